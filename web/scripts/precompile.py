@@ -1,0 +1,59 @@
+"""Runs inside Pyodide, during the build: its standard library trimmed and compiled, the package zipped.
+
+Python in the page starts faster when it need not compile its own library: most of a plain start is the
+compiler. Compiled files carry no check of their source ("unchecked hash"), because their source is not there.
+"""
+
+import importlib
+import importlib.util
+import io
+import marshal
+import sys
+import zipfile
+
+STDLIB = "/lib/python314.zip"
+WHEN = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that the same input gives the same bytes
+
+
+def compiled(source: bytes, filename: str, optimize: int) -> bytes:
+    """A .pyc file of the source. Flags 1: checked by hash, and told not to check."""
+    code = compile(source, filename, "exec", dont_inherit=True, optimize=optimize)
+    header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+    return header + importlib.util.source_hash(source) + marshal.dumps(code)
+
+
+def write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    entry = zipfile.ZipInfo(name, WHEN)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(entry, data, compresslevel=9)
+
+
+def trimmed_library(names: list[str]) -> bytes:
+    """The standard library as a zip of .pyc files: the named modules and all that they import."""
+    for name in names:
+        importlib.import_module(name)
+    kept = set()
+    for module in list(sys.modules.values()):
+        file = str(getattr(module, "__file__", None) or "")
+        if file.startswith(STDLIB + "/"):
+            kept.add(file[len(STDLIB) + 1 :])
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(STDLIB) as library, zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(kept):
+            # Docstrings and asserts of the library are left out; Pyodide reads its own docstrings.
+            optimize = 0 if name.startswith(("pyodide/", "_pyodide/")) else 2
+            write(archive, name + "c", compiled(library.read(name), f"{STDLIB}/{name}", optimize))
+    return buffer.getvalue()
+
+
+def package(files: dict[str, bytes], home: str) -> bytes:
+    """The package as a zip of its files, each Python file with its compiled form beside it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in sorted(files.items()):
+            write(archive, name, data)
+            if name.endswith(".py"):
+                folder, _, base = name.rpartition("/")
+                cache = f"{folder}/__pycache__/{base[:-3]}.{sys.implementation.cache_tag}.pyc"
+                write(archive, cache, compiled(data, f"{home}/{name}", 0))
+    return buffer.getvalue()

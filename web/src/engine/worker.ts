@@ -1,0 +1,247 @@
+/// <reference lib="webworker" />
+// Python in a worker: starts Pyodide, loads the microgpt package, and passes calls to microgpt.bridge.
+// It knows no mathematics. Between steps of training it looks for messages, so that pause is heard.
+
+import type { loadPyodide as LoadPyodide } from "pyodide";
+import type { Advance, Failure, FromWorker, PythonFiles, ToWorker } from "./protocol";
+
+const BUDGET_MS = 30; // of training between two looks at the messages
+const PRINT_LINES = 200; // at most so many printed lines a report; an endless print must not drown the page
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+const post = (message: FromWorker) => scope.postMessage(message);
+
+class StartFailed extends Error {}
+
+// ---- Fetching, with an honest count of bytes ----
+
+/** Fetches every file of Python at once and counts the bytes as they arrive. */
+function download({ folder, sizes }: PythonFiles): Map<string, Promise<Response>> {
+  const total = Object.values(sizes).reduce((sum, size) => sum + size, 0);
+  let loaded = 0;
+  let reported = 0;
+  const count = (bytes: number) => {
+    loaded += bytes;
+    if (loaded - reported < total / 200 && loaded < total) return;
+    reported = loaded;
+    post({ event: "progress", phase: "download", loaded, total });
+  };
+  const get = async (name: string): Promise<Response> => {
+    const url = new URL(name, folder).href;
+    let response: Response;
+    try {
+      response = await realFetch(url);
+    } catch {
+      throw new StartFailed(
+        "Python could not be downloaded. Check the connection, then try again.",
+      );
+    }
+    if (!response.ok || !response.body)
+      throw new StartFailed(
+        `Python could not be downloaded: the server answered ${response.status} for ${name}.`,
+      );
+    const counter = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+      transform(chunk, controller) {
+        count(chunk.byteLength);
+        controller.enqueue(chunk);
+      },
+    });
+    // The type is set here, so that no server's table of file types can break the start.
+    const type = name.endsWith(".wasm") ? "application/wasm" : "application/octet-stream";
+    return new Response(response.body.pipeThrough(counter), { headers: { "content-type": type } });
+  };
+  return new Map(
+    Object.keys(sizes)
+      .filter((name) => !name.endsWith(".mjs"))
+      .map((name) => {
+        const file = get(name);
+        file.catch(() => {}); // reported where it is awaited
+        return [new URL(name, folder).href, file];
+      }),
+  );
+}
+
+const realFetch = scope.fetch.bind(scope);
+
+// ---- Starting ----
+
+let call: ((name: string, argumentsJson: string) => string) | undefined;
+
+async function boot(files: PythonFiles): Promise<void> {
+  if (typeof WebAssembly !== "object" || !WebAssembly.instantiateStreaming)
+    throw new StartFailed("This browser has no WebAssembly, which Python needs to run in the page.");
+  const { folder } = files;
+  const downloads = download(files);
+  const [stdlib, core] = ["stdlib.zip", "core.zip"].map((name) => new URL(name, folder).href);
+  scope.fetch = (input, init) => downloads.get(String(input)) ?? realFetch(input, init);
+
+  // Pyodide logs a failure here and waits for ever; the page wants to know.
+  let giveUp: (reason: unknown) => void;
+  const failed = new Promise<never>((_, reject) => (giveUp = reject));
+  const instantiate = WebAssembly.instantiateStreaming;
+  WebAssembly.instantiateStreaming = async (source, imports) => {
+    try {
+      const result = await instantiate(source, imports);
+      const total = Object.values(files.sizes).reduce((sum, size) => sum + size, 0);
+      post({ event: "progress", phase: "python", loaded: total, total });
+      return result;
+    } catch (error) {
+      giveUp(error);
+      throw error;
+    }
+  };
+  const start = async () => {
+    const { loadPyodide } = (await import(/* @vite-ignore */ `${folder}pyodide.mjs`)) as {
+      loadPyodide: typeof LoadPyodide;
+    };
+    // The archive's own failure must be seen before Pyodide goes on without a library.
+    await downloads.get(stdlib!);
+    return loadPyodide({
+      indexURL: folder,
+      stdLibURL: stdlib!,
+      packageBaseUrl: folder,
+      lockFileContents: { info: LOCK, packages: {} },
+      stdout: print,
+      stderr: print,
+    });
+  };
+  const python = await Promise.race([start(), failed]);
+  scope.fetch = realFetch;
+
+  const archive = new Uint8Array(await (await downloads.get(core!)!).arrayBuffer());
+  const total = Object.values(files.sizes).reduce((sum, size) => sum + size, 0);
+  post({ event: "progress", phase: "import", loaded: total, total });
+  python.FS.writeFile("/tmp/core.zip", archive);
+  call = python.runPython(`
+import zipfile
+with zipfile.ZipFile("/tmp/core.zip") as archive:
+    archive.extractall("/home/pyodide")
+import microgpt.bridge
+microgpt.bridge.call
+`) as typeof call;
+  post({ event: "ready", boot: ask("boot", {}) });
+}
+
+const LOCK = {
+  arch: "wasm32",
+  abi_version: "",
+  platform: "",
+  python: "",
+  version: "",
+} as never;
+
+/** A sentence for whatever kept Python from starting. */
+function sentence(error: unknown): string {
+  if (error instanceof StartFailed) return error.message;
+  const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof RangeError || /memory/i.test(text))
+    return "There is not enough memory for Python in this tab. Close other tabs, then try again.";
+  if (/import|fetch|network/i.test(text))
+    return "Python could not be downloaded. Check the connection, then try again.";
+  return `Python did not start: ${text.trim().split("\n").pop()}`;
+}
+
+// ---- Calls ----
+
+class Refused extends Error {
+  constructor(readonly failure: Failure) {
+    super(failure.message);
+  }
+}
+
+/** Asks the bridge. Throws Refused with the bridge's own error, or with "broken" when Python fell over. */
+function ask(name: string, args: Record<string, unknown>): unknown {
+  let text: string;
+  try {
+    text = call!(name, JSON.stringify(args));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.trim().split("\n").pop() : String(error);
+    throw new Refused({ message: `Python stopped working: ${reason}`, line: null, kind: "broken" });
+  } finally {
+    flush();
+  }
+  const answer = JSON.parse(text) as { ok: unknown } | { error: Failure };
+  if ("error" in answer) throw new Refused(answer.error);
+  return answer.ok;
+}
+
+function failureOf(error: unknown): Failure {
+  if (error instanceof Refused) return error.failure;
+  return { message: `The page's engine failed: ${String(error)}`, line: null, kind: "broken" };
+}
+
+// ---- Training: a budget of steps, then a look at the messages, and so on ----
+
+let training = false;
+const turn = new MessageChannel();
+turn.port1.onmessage = () => {
+  if (!training) return;
+  try {
+    const result = ask("advance", { budget_ms: BUDGET_MS }) as Advance;
+    training = !result.done;
+    post({ event: "train", ...result, running: training });
+  } catch (error) {
+    training = false;
+    post({ event: "train", running: false, error: failureOf(error) });
+  }
+  if (training) turn.port2.postMessage(null);
+};
+
+function answer(name: string, args: Record<string, unknown>): unknown {
+  switch (name) {
+    case "ping":
+      return {};
+    case "train":
+      if (!training) turn.port2.postMessage(null);
+      training = true;
+      return {};
+    case "pause": {
+      const was = training;
+      training = false;
+      return { was };
+    }
+    case "start": // another run takes the place of this one
+      training = false;
+      return ask(name, args);
+    default:
+      return ask(name, args);
+  }
+}
+
+scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
+  if ("boot" in data) {
+    try {
+      await boot(data.boot);
+    } catch (error) {
+      const failure = error instanceof Refused ? error.failure.message : sentence(error);
+      post({ event: "failed", error: { message: failure, line: null, kind: "start" } });
+    }
+    return;
+  }
+  try {
+    post({ id: data.id, ok: answer(data.call, data.args) });
+  } catch (error) {
+    post({ id: data.id, error: failureOf(error) });
+  }
+};
+
+// ---- What the reader's program prints ----
+
+let printed: string[] = [];
+let dropped = 0;
+let flushed = 0;
+
+function print(line: string): void {
+  if (printed.length < PRINT_LINES) printed.push(line);
+  else dropped += 1;
+  if (performance.now() - flushed > 100) flush();
+}
+
+function flush(): void {
+  if (!printed.length) return;
+  if (dropped) printed.push(`(${dropped} more lines)`);
+  post({ event: "print", text: printed.join("\n") });
+  printed = [];
+  dropped = 0;
+  flushed = performance.now();
+}
