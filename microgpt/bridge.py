@@ -1,0 +1,363 @@
+"""What the page asks of Python: plain data in, plain data out; no HTML, no HTTP, no state but one `Session`.
+
+`call(name, arguments)` is the whole door: JSON in, JSON out. It never raises: whatever goes wrong is an
+answer, `{"error": {"message", "line", "kind"}}`, in words that a reader can use. The kinds are `syntax`
+(the source has a problem before it runs), `run` (it failed while it ran) and `user` (something asked for
+cannot be).
+
+`python -m microgpt.bridge record FILE` runs the file and writes the recording that the page plays
+before Python is there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import platform
+import random
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from microgpt import __version__, checkpoint, data
+from microgpt import source as file
+from microgpt.errors import MicrogptError
+from microgpt.run import Run
+from microgpt.xray import finite, xray
+
+Plain = dict[str, Any]
+
+MOST, SIBLINGS = 24, 8  # how much of each function call, and of calls in a row, the page shows
+HELD_OUT = 50  # documents that the page measures a running model on
+DIGITS = 6  # significant digits of every number that travels
+LARGEST_RECORDED = 512  # cells of a matrix, other than a tensor, that the recording keeps
+
+
+class Session:
+    """One page's conversation: the run that it trains, and the sample that it is writing."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.sampling: Iterator[tuple[str, list[float]]] | None = None
+        self.text = ""
+
+    # ---- The file and its x-ray ----
+
+    def boot(self) -> Plain:
+        """What the page needs to know before anything runs."""
+        return {
+            "python": platform.python_version(), "version": __version__, "source": file.ORIGINAL,
+            "datasets": [vars(dataset) if hasattr(dataset, "__dict__") else dataset for dataset in _datasets()],
+        } | _outline(file.ORIGINAL)  # fmt: skip
+
+    def check(self, source: str) -> Plain:
+        """What is wrong with a source, and how it differs from the original; nothing of it is run."""
+        return {
+            "problems": [vars(problem) for problem in file.problems(source)],
+            "edits": file.edits(file.ORIGINAL, source),
+            "diff": file.diff(file.ORIGINAL, source),
+        } | _outline(source)
+
+    def set_knob(self, source: str, name: str, value: float) -> Plain:
+        """The source with one number of its signatures changed."""
+        return {"source": file.set_knob(source, name, value)}
+
+    def xray(self, source: str, doc: str, model: str = "fresh", seed: int = 42, data: str = "names") -> Plain:
+        """One training step of a source on a document, recorded: with first weights, or the running model's."""
+        if model == "run" and self.run is not None and self.run.source == source:
+            run = self.run
+            return _thin(xray(
+                source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or 1) - 1),
+                steps=run.steps, moments=run.moments, most=MOST, siblings=SIBLINGS,
+            ))  # fmt: skip
+        fresh = Run(source, _corpus(data), seed=seed)
+        return _thin(xray(
+            source, doc, vocab=fresh.vocab, params=fresh.params, moments=fresh.moments, most=MOST, siblings=SIBLINGS
+        ))  # fmt: skip
+
+    # ---- Training ----
+
+    def start(self, source: str, data: str = "names", seed: int = 42) -> Plain:
+        """A new run of a source; the one before it is forgotten."""
+        self.run, self.sampling = None, None
+        self.run = Run(source, _corpus(data), seed=seed)
+        return _about(self.run)
+
+    def advance(self, budget_ms: float = 30, max_steps: int = 1_000_000) -> Plain:
+        """As many training steps as fit into a time, at least one; none when the run is finished."""
+        run = self._run()
+        losses: list[float] = []
+        end = time.perf_counter() + budget_ms / 1000
+        while not run.done and len(losses) < max_steps and (not losses or time.perf_counter() < end):
+            losses.append(run.advance())
+        return {"step": run.step, "steps": run.steps, "losses": losses, "done": run.done}
+
+    def measure(self, limit: int = HELD_OUT) -> Plain:
+        """The loss on documents that training never sees."""
+        run = self._run()
+        return {"step": run.step, "held_out": run.held_out_loss(limit)}
+
+    def samples(self, n: int = 6, temperature: float = 1.0, seed: int = 0, prefix: str = "") -> Plain:
+        """A few new texts of the running model, and which of them are in its data."""
+        run = self._run()
+        texts = run.sample(n, temperature=temperature, seed=seed, prefix=prefix)
+        return {"step": run.step, "texts": texts, "known": [run.knows(text) for text in texts]}
+
+    def peek(self, doc: str) -> Plain:
+        """The running model seen through one text: who attends to whom, and where the tokens lie."""
+        run = self._run()
+        record = xray(
+            run.source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or 1) - 1),
+            steps=run.steps, moments=run.moments, siblings=64,
+        )  # fmt: skip
+        return _thin({"step": run.step, "tokens": record["tokens"]} | _seen(record))
+
+    def checkpoint(self) -> Plain:
+        """The running model as a safetensors file, in base64."""
+        run = self._run()
+        content = checkpoint.dumps(run)
+        return {"base64": base64.b64encode(content).decode(), "name": f"{run.corpus.name}-{run.step}.safetensors"}
+
+    # ---- Sampling ----
+
+    def sample_start(self, prefix: str = "", temperature: float = 1.0, seed: int = 0) -> Plain:
+        """Begin a text with the running model; a fresh one when there is none."""
+        run = self._run()
+        self.sampling = run.sample_steps(prefix, temperature, random.Random(seed))
+        self.text = prefix
+        return {"text": prefix, "char": None, "probs": None, "vocab": run.vocab, "done": False}
+
+    def sample_next(self) -> Plain:
+        """The next token of that text, with the probabilities that it was drawn from."""
+        run = self._run()
+        if self.sampling is None:
+            raise MicrogptError("There is no text to go on with; start one first.")
+        before = self.text
+        self.text, probs = next(self.sampling, (before, []))
+        ended = self.text == before or self.text.endswith("\n")
+        full = run.context is not None and len(self.text) >= run.context
+        char = self.text[len(before) :] or None
+        return {"text": self.text, "char": char, "probs": probs or None, "vocab": run.vocab, "done": ended or full}
+
+    # ---- Links ----
+
+    def link(self, state: Plain) -> Plain:
+        """The part after `#` of an address that carries a state."""
+        return {"text": file.encode_link(state)}
+
+    def unlink(self, text: str) -> Plain:
+        """The state that an address carries, checked; an edit in it is given, never run."""
+        return {"state": file.decode_link(text)}
+
+    def _run(self) -> Run:
+        if self.run is None:
+            raise MicrogptError("No training run has been started yet.")
+        return self.run
+
+
+CALLS = (
+    "boot", "check", "set_knob", "xray", "start", "advance", "measure", "samples", "peek", "checkpoint",
+    "sample_start", "sample_next", "link", "unlink",
+)  # fmt: skip
+_session = Session()
+
+
+def call(name: str, arguments: str = "{}") -> str:
+    """Answer one question of the page.
+
+    Args:
+        name: one of `CALLS`.
+        arguments: a JSON object of that call's arguments.
+
+    Returns:
+        JSON: `{"ok": answer}` or `{"error": {"message", "line", "kind"}}`. Numbers that JSON cannot
+        hold are the texts "nan", "inf" and "-inf".
+    """
+    try:
+        if name not in CALLS:
+            raise MicrogptError(f"The page asked for {name}, which this version does not know.")
+        answer: Plain = {"ok": getattr(_session, name)(**json.loads(arguments))}
+    except MicrogptError as error:
+        answer = {"error": {"message": error.message, "line": error.line, "kind": _kind(name, error)}}
+    except (MemoryError, RecursionError, TypeError, ValueError) as error:
+        told = file.explain(error, file.ORIGINAL)
+        answer = {"error": {"message": told.message, "line": told.line, "kind": "run"}}
+    return json.dumps(finite(answer), allow_nan=False, separators=(",", ":"))
+
+
+def _kind(name: str, error: MicrogptError) -> str:
+    return "user" if error.line is None else "run"
+
+
+def _outline(source: str) -> Plain:
+    return {
+        "sections": [vars(section) for section in file.sections(source)],
+        "functions": [vars(function) for function in file.functions(source)],
+        "knobs": [
+            {"name": k.name, "function": k.function, "value": k.value, "line": k.line} for k in file.knobs(source)
+        ],
+    }
+
+
+def _datasets() -> list[Any]:
+    return list(data.DATASETS.values()) if isinstance(data.DATASETS, dict) else list(data.DATASETS)
+
+
+_corpora: dict[str, data.Corpus] = {}
+
+
+def _corpus(name: str) -> data.Corpus:
+    """A corpus by name or text; the last few are kept, because every edit asks for one again."""
+    if name not in _corpora:
+        if len(_corpora) > 4:
+            _corpora.clear()
+        _corpora[name] = data.load(name)
+    return _corpora[name]
+
+
+def _about(run: Run) -> Plain:
+    return {
+        "parameters": run.parameters, "train_docs": len(run.train_docs), "held_out_docs": len(run.held_out_docs),
+        "vocab": run.vocab, "step": run.step, "steps": run.steps, "batch": run.batch, "lr": run.lr,
+        "baseline": run.baseline, "data": run.corpus.name, "seed": run.seed, "context": run.context,
+    }  # fmt: skip
+
+
+def _seen(record: Plain) -> Plain:
+    """Attention and embeddings of a recorded step, found by their names and shapes."""
+    tensors, calls = record["tensors"], record["calls"]
+    size = len(record["tokens"])
+    layers: dict[Any, int] = {}
+    heads: dict[Any, int] = {}
+    attention = []
+    for value in record["values"]:
+        if value["name"] == "weights" and value["tensor"] is not None and value["shape"] == [size, size]:
+            parent = calls[value["call"]]["parent"]
+            head = heads[parent] = heads.get(parent, -1) + 1
+            per_layer = _heads_per_layer(record)
+            layers.setdefault(parent, 0)
+            rows = tensors[value["tensor"]]["data"]
+            attention.append({"layer": head // per_layer, "head": head % per_layer, "weights": rows})
+    names = {"wte": record["vocab"], "wpe": [str(i) for i in range(10_000)]}
+    embeddings = [
+        {"name": t["weight"], "labels": names[t["weight"]][: t["shape"][0]], "rows": t["data"]}
+        for t in tensors if t["weight"] in names
+    ]  # fmt: skip
+    return {"attention": attention, "embeddings": embeddings, "projection": _projection(embeddings)}
+
+
+def _heads_per_layer(record: Plain) -> int:
+    paths = [t["weight"] for t in record["tensors"] if t["weight"] and t["weight"].startswith("blocks.0.heads.")]
+    return max(1, len({path.split(".")[3] for path in paths}))
+
+
+def _projection(embeddings: list[Plain]) -> Plain | None:
+    """The token embeddings in the plane in which they spread most (their two first principal components).
+
+    Pearson, "On lines and planes of closest fit", 1901; found here by power iteration from a fixed start,
+    each direction's sign chosen so that its largest part is positive.
+    """
+    table = next((e for e in embeddings if e["name"] == "wte"), None)
+    if table is None or len(table["rows"]) < 3:
+        return None
+    rows = table["rows"]
+    means = [math.fsum(column) / len(rows) for column in zip(*rows)]
+    centred = [[x - m for x, m in zip(row, means)] for row in rows]
+    width = len(means)
+    spread = [[math.fsum(r[i] * r[j] for r in centred) for j in range(width)] for i in range(width)]
+    total = math.fsum(spread[i][i] for i in range(width))
+    if not math.isfinite(total) or total <= 0:
+        return None
+    axes, shares = [], []
+    for axis in range(2):
+        direction = [1.0 / (1 + i + axis) for i in range(width)]
+        for _ in range(100):
+            direction = [math.fsum(a * b for a, b in zip(row, direction)) for row in spread]
+            length = math.sqrt(math.fsum(x * x for x in direction)) or 1.0
+            direction = [x / length for x in direction]
+        if max(direction) < -min(direction):
+            direction = [-x for x in direction]
+        size = math.fsum(direction[i] * math.fsum(a * b for a, b in zip(spread[i], direction)) for i in range(width))
+        spread = [
+            [spread[i][j] - size * direction[i] * direction[j] for j in range(width)] for i in range(width)
+        ]  # fmt: skip
+        axes.append(direction)
+        shares.append(size / total)
+    points = [[math.fsum(a * b for a, b in zip(row, axis)) for axis in axes] for row in centred]
+    return {"name": "wte", "labels": table["labels"], "points": points, "explained": shares}
+
+
+def _thin(answer: Any, digits: int = DIGITS) -> Any:
+    """The same plain data with every number cut to a few significant digits."""
+    if isinstance(answer, float):
+        return float(f"{answer:.{digits}g}") if math.isfinite(answer) else answer
+    if isinstance(answer, dict):
+        return {key: _thin(item, digits) for key, item in answer.items()}
+    if isinstance(answer, list):
+        return [_thin(item, digits) for item in answer]
+    return answer
+
+
+# ---- The recording ----
+
+
+def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> Plain:
+    """Train the file on the names as anyone would, and keep what the page shows of it.
+
+    Args:
+        doc: the text that the x-ray looks at.
+        snapshots: how many times during training samples, held-out loss and attention are taken.
+        digits: significant digits of the numbers of matrices.
+    """
+    session = Session()
+    info = session.start(file.ORIGINAL)
+    run = session._run()
+    steps = run.steps or 1
+    moments = sorted({0, 1, *(round(steps * (i / (snapshots - 1)) ** 2) for i in range(snapshots))})
+    held_out, samples, peeks = [], [], []
+    for moment in moments:
+        while run.step < moment:
+            run.advance()
+        held_out.append(session.measure())
+        samples.append(session.samples(6, seed=moment))
+        peek = session.peek(doc)
+        peeks.append(peek | {"embeddings": []})
+    losses = [{"step": step, "loss": loss} for step, loss in enumerate(run.losses, 1)]
+    sampling = [session.sample_start("", 1.0, 7)]
+    while not sampling[-1]["done"]:
+        sampling.append(session.sample_next())
+    seen = xray(
+        file.ORIGINAL, doc, vocab=run.vocab, params=run.params, start=run.step - 1, steps=run.steps,
+        moments=run.moments, most=12, siblings=4,
+    )  # fmt: skip
+    for value in seen["values"]:  # Adam's moments of the large weights would fill half the recording
+        if value["kind"] == "matrix" and math.prod(value["shape"]) > LARGEST_RECORDED:
+            value |= {"kind": "text", "data": "a matrix of {} by {}".format(*value["shape"]), "shape": None}
+    whole = {
+        "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "boot": session.boot(),
+        "check": session.check(file.ORIGINAL), "run": info, "losses": losses, "held_out": held_out,
+        "samples": samples, "peeks": peeks, "sampling": sampling, "xray": seen,
+    }  # fmt: skip
+    return finite(_thin(whole, digits))  # type: ignore[no-any-return]
+
+
+def main(arguments: list[str]) -> int:
+    """`record FILE`: write the recording, deflated JSON (RFC 1951), for the page."""
+    if len(arguments) != 2 or arguments[0] != "record":
+        print("usage: python -m microgpt.bridge record FILE", file=sys.stderr)
+        return 2
+    text = json.dumps(record(), allow_nan=False, separators=(",", ":"))
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(text.encode()) + packer.flush()
+    path = Path(arguments[1])
+    path.write_bytes(packed)
+    print(f"{path.name}: {len(packed):,} bytes ({len(text):,} before packing)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
