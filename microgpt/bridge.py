@@ -291,14 +291,19 @@ def _projection(embeddings: list[Plain]) -> Plain | None:
     return {"name": "wte", "labels": table["labels"], "points": points, "explained": shares}
 
 
-def _thin(answer: Any, digits: int = DIGITS) -> Any:
+def _thin(answer: Plain, digits: int = DIGITS) -> Plain:
     """The same plain data with every number cut to a few significant digits."""
+    thinned: Plain = _cut(answer, digits)
+    return thinned
+
+
+def _cut(answer: Any, digits: int) -> Any:
     if isinstance(answer, float):
         return float(f"{answer:.{digits}g}") if math.isfinite(answer) else answer
     if isinstance(answer, dict):
-        return {key: _thin(item, digits) for key, item in answer.items()}
+        return {key: _cut(item, digits) for key, item in answer.items()}
     if isinstance(answer, list):
-        return [_thin(item, digits) for item in answer]
+        return [_cut(item, digits) for item in answer]
     return answer
 
 
@@ -342,7 +347,8 @@ def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> Plain:
         "check": session.check(file.ORIGINAL), "run": info, "losses": losses, "held_out": held_out,
         "samples": samples, "peeks": peeks, "sampling": sampling, "xray": seen,
     }  # fmt: skip
-    return finite(_thin(whole, digits))  # type: ignore[no-any-return]
+    recording: Plain = finite(_thin(whole, digits))
+    return recording
 
 
 def main(arguments: list[str]) -> int:

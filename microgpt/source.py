@@ -222,6 +222,7 @@ def _syntax(error: SyntaxError) -> Problem:
         "unexpected indent": "this line is indented more than the one above it allows",
         "unindent does not match any outer indentation level": "this indentation matches no line above",
     }.get(said, said)
+    plain = f"Python {plain} here" if plain.startswith("expected") else plain
     sentence = plain[0].upper() + plain[1:] + "."
     return Problem(error.lineno or 1, error.offset or 1, sentence)
 
@@ -263,7 +264,7 @@ def run_code(code: Any, source: str) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "microgpt_edited", "__file__": str(PATH)}
     try:
         exec(code, namespace)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise explain(error, source) from error
     return namespace
 
@@ -303,6 +304,8 @@ def _words(error: BaseException) -> str:
                 "transpose, triu and new_full."
             )
         return f"{said[0].upper()}{said[1:]}." if said else "An attribute is missing."
+    if isinstance(error, SystemExit):
+        return "The program asked Python to stop."
     if isinstance(error, RecursionError):
         return "A function calls itself without end."
     if isinstance(error, MemoryError):

@@ -89,9 +89,10 @@ def xray(
         steps_of_training = namespace["train"](params, [doc], vocab, **options)
         loss = next(steps_of_training)
         steps_of_training.close()
-    except Exception as failure:  # the reader's program: whatever it raises is data here
+    except (Exception, SystemExit) as failure:  # the reader's program: whatever it raises is data here
         told = file.explain(failure, source)
         error = {"message": told.message, "line": told.line, "kind": "run"}
+    recorder.stop(namespace)
     record = recorder.plain()
     ids = _ids(namespace, doc, vocab, params)
     record |= {
@@ -104,7 +105,7 @@ def xray(
 def _call(function: Any, source: str, *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise file.explain(error, source) from error
 
 
@@ -118,7 +119,8 @@ def _ids(namespace: dict[str, Any], doc: str, vocab: list[str], params: Any) -> 
 
 def _first_nan(tensors: list[Plain]) -> Plain | None:
     for tensor in tensors:
-        if any(x != x for row in tensor["data"] for x in row):
+        made = tensor["parents"] or tensor["weight"]  # a constant is the reader's own word
+        if made and any(math.isnan(x) for row in tensor["data"] for x in row):
             name = tensor["name"] or f"a result of {tensor['op']}"
             message = f"The first nan, which is not a number, appears in {name}."
             return {"message": message, "line": tensor["line"], "kind": "run"}
@@ -270,6 +272,12 @@ class _Recorder:
         namespace["backward"] = backward
         return namespace
 
+    def stop(self, namespace: dict[str, Any]) -> None:
+        """Record no more, whatever of the program is still called."""
+        namespace |= {ENTER: lambda function: 0, LEAVE: lambda call: None}
+        namespace |= {NOTE: lambda *note: None, GIVEN: lambda *note: None, BACK: lambda call, line, value: value}
+        self.stack.clear()
+
     def watch(self, params: Any, path: str = "") -> None:
         """Name the weights by their paths; those that `init` did not make here enter the graph first."""
         if isinstance(params, dict | list):
@@ -346,7 +354,7 @@ class _Recorder:
     def plain(self) -> Plain:
         """All of it as lists, dicts, numbers and strings."""
         graph, places = self._graph()
-        values = []
+        values: list[Plain] = []
         kept = [0] * len(self.calls)
         for line, call, name, kind, data in self.values:
             value = {"i": len(values), "line": line, "call": call, "function": self.calls[call]["function"]}
@@ -442,7 +450,7 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         if math.isfinite(value):
             return value
-        return "nan" if value != value else "inf" if value > 0 else "-inf"
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
