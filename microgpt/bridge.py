@@ -183,7 +183,7 @@ def call(name: str, arguments: str = "{}") -> str:
         answer: Plain = {"ok": getattr(_session, name)(**json.loads(arguments))}
     except MicrogptError as error:
         answer = {"error": {"message": error.message, "line": error.line, "kind": _kind(name, error)}}
-    except (MemoryError, RecursionError, TypeError, ValueError) as error:
+    except Exception as error:  # the page gets words, whatever happened
         told = file.explain(error, file.ORIGINAL)
         answer = {"error": {"message": told.message, "line": told.line, "kind": "run"}}
     return json.dumps(finite(answer), allow_nan=False, separators=(",", ":"))

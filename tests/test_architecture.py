@@ -1,0 +1,74 @@
+"""Imports point one way, and the core imports only the standard library."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "microgpt"
+CORE = {"gpt", "errors", "source", "data", "run", "xray", "checkpoint", "bridge"}
+ALLOWED = {
+    "gpt": set(),
+    "errors": set(),
+    "source": {"errors"},
+    "data": {"errors", "data"},
+    "run": {"errors", "source", "data"},
+    "xray": {"errors", "source"},
+    "checkpoint": {"errors", "source", "data", "run"},
+    "bridge": {"errors", "source", "data", "run", "xray", "checkpoint", "__init__"},
+    "site": {"errors", "site"},
+    "__init__": {"errors", "source", "data", "run", "checkpoint"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The full names of all that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} uses a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules() -> dict[str, list[Path]]:
+    rooms: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if "built" not in parts:
+            rooms.setdefault(parts[0], []).append(path)
+    return rooms
+
+
+def room(name: str) -> str | None:
+    """The room that `microgpt.room…` names; `microgpt.__version__` and its like are the package itself."""
+    parts = name.split(".")
+    if parts[0] != "microgpt":
+        return None
+    if len(parts) == 1 or parts[1] not in {*ALLOWED, "cli", "__main__"}:
+        return "__init__"
+    return parts[1]
+
+
+def test_imports_point_one_way() -> None:
+    for name, paths in modules().items():
+        if name in ("cli", "__main__"):
+            continue
+        for path in paths:
+            used = {r for r in map(room, imports(path)) if r is not None}
+            assert used <= ALLOWED[name], f"{path.name} imports {sorted(used - ALLOWED[name])}"
+
+
+def test_the_core_imports_only_the_standard_library() -> None:
+    for name, paths in modules().items():
+        if name in CORE:
+            for path in paths:
+                outside = {i.split(".")[0] for i in imports(path)} - {"microgpt"} - set(sys.stdlib_module_names)
+                assert not outside, f"{path.name} imports {sorted(outside)}"
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert set(modules()) - {"cli", "__main__"} <= set(ALLOWED)
