@@ -1,0 +1,518 @@
+"""One training run: the only place where a source, data, weights and the order of documents meet.
+
+The recipe is fixed for good, so that the page, the command and Python give the same numbers for the
+same source, data and seed: one generator of random numbers first shuffles the training documents
+and then makes the weights, and everything after that is decided.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from microgpt import data
+from microgpt.errors import MicrogptError
+from microgpt.source import NEEDED, ORIGINAL, execute, explain
+
+HELD_OUT = 200  # documents that a held-out loss is measured on, unless told otherwise
+MOST_WEIGHTS = (
+    10_000_000  # more than this is beyond what lists of Python numbers can hold and train
+)
+GREEDY = (
+    1e-9  # what temperature 0 is passed on as: the likeliest token then takes all the probability
+)
+SIZES = ("n_layer", "n_head", "n_embd", "block_size")
+
+Matrix = list[list[float]]
+
+
+class ArgumentError(MicrogptError):
+    """A size, a number or a prefix that no run can have: the caller's to mend."""
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """The state of a run between two steps, copied."""
+
+    step: int
+    weights: list[Matrix]
+    moments: list[tuple[Matrix, Matrix]]
+
+
+class Run:
+    """A source, a corpus, a seed, and the weights that training them has made so far.
+
+    Args:
+        source: the text of `gpt.py`, or of an edit of it.
+        corpus: the documents; the bundled names when None.
+        seed: decides the first weights and the order of the documents.
+        steps, batch, lr: training's own arguments; None leaves each at the source's default.
+        vocab: the tokens, when they are known already (a checkpoint); read from the documents when
+            None.
+        sizes: arguments of the source's `init` (`n_layer`, `n_head`, `n_embd`, `block_size`,
+            `std`).
+
+    Attributes:
+        source, corpus, seed: as given.
+        namespace: every name that the source defined.
+        vocab: list of V tokens.
+        params: the weights as the source's `init` made them, trained in place.
+        train_docs: the documents to learn from, in the order in which training reads them.
+        held_out_docs: the documents that training never sees.
+        step: steps done.
+        losses: one loss a step, in nats a token.
+        moments: Adam's two running means for each weight matrix; None when the source's `train`
+            keeps its own.
+        steps, batch, lr, sizes: what is in force, the source's defaults included; a number that the
+            source does not have is None, or absent from `sizes`.
+
+    Raises:
+        ArgumentError: a size or number is impossible, or this source does not take it.
+        MicrogptError: the source fails, or the data hold nothing to learn from.
+    """
+
+    def __init__(
+        self,
+        source: str = ORIGINAL,
+        corpus: data.Corpus | None = None,
+        *,
+        seed: int = 42,
+        steps: int | None = None,
+        batch: int | None = None,
+        lr: float | None = None,
+        vocab: list[str] | None = None,
+        **sizes: float | None,
+    ) -> None:
+        if type(seed) is not int:
+            raise ArgumentError(f"The seed must be a whole number, not {seed!r}.")
+        self.source = source
+        self.corpus = data.load("names") if corpus is None else corpus
+        self.seed = seed
+        self.data_problem: str | None = None  # why this run cannot train or measure, when it cannot
+        self.origin: dict[str, Any] | None = (
+            None  # what a checkpoint says about the data, when it came from one
+        )
+        self.namespace = execute(source)
+        for name in NEEDED:
+            if not callable(self.namespace.get(name)):
+                raise MicrogptError(f"The program needs a function called {name}.")
+        asked = _given(steps=steps, batch=batch, lr=lr)
+        defaults = _defaults(self.namespace["train"])
+        self._training = _checked(asked, defaults, "train", source)
+        in_force = _numbers(defaults) | self._training
+        self.steps = _whole(in_force.get("steps"))
+        self.batch = _whole(in_force.get("batch"))
+        self.lr = in_force.get("lr")
+        defaults = _defaults(self.namespace["init"])
+        given = _checked(_given(**sizes), defaults, "init", source)
+        self.sizes = _numbers(defaults) | given
+        _possible(self.sizes)
+
+        learn, self.held_out_docs = data.split(self.corpus.docs)
+        rng = random.Random(seed)
+        self.train_docs = list(learn)
+        rng.shuffle(self.train_docs)
+        try:
+            self.vocab: list[str] = (
+                self.namespace["vocabulary"](self.corpus.docs) if vocab is None else vocab
+            )
+            _bearable(self.sizes, len(self.vocab))
+            self.params: Any = self.namespace["init"](rng, len(self.vocab), **given)
+            self._weights: list[Any] = self.namespace["leaves"](self.params)
+            kept = "moments" in _parameters(self.namespace["train"])
+            self.moments: list[tuple[Matrix, Matrix]] | None = (
+                [((w * 0).data, (w * 0).data) for w in self._weights] if kept else None
+            )
+            self.parameters = sum(len(row) for w in self._weights for row in w.data)
+        except (Exception, SystemExit) as error:
+            raise self._in_words(error) from error
+        self.step = 0
+        self.losses: list[float] = []
+        self._documents = frozenset(self.corpus.docs)
+        self._whole = True  # False only while a step is under way, or after a step that was torn
+        self._generator: Iterator[Any] | None = None
+
+    # ---- Facts ----
+
+    @property
+    def done(self) -> bool:
+        """Whether every step has been done."""
+        return self.steps is not None and self.step >= self.steps
+
+    @property
+    def baseline(self) -> float:
+        """ln V: the loss of a guess in which all V tokens are equally likely, in nats a token."""
+        return math.log(len(self.vocab))
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model reads at once; None where the source has no such limit."""
+        table = self.params.get("wpe") if isinstance(self.params, dict) else None
+        if table is not None:
+            return int(table.shape[-2])
+        return _whole(self.sizes.get("block_size"))
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the source's `train` takes `start` and `moments`, so that a run can be continued
+        exactly."""
+        return self.moments is not None and "start" in _parameters(self.namespace["train"])
+
+    @property
+    def whole(self) -> bool:
+        """Whether weights, moments and losses belong to one and the same step."""
+        return self._whole
+
+    def smoothed(self, last: int = 100) -> float:
+        """The mean loss of the last steps; nan before the first."""
+        recent = self.losses[-last:]
+        return sum(recent) / len(recent) if recent else math.nan
+
+    def knows(self, text: str) -> bool:
+        """Whether a text is one of the documents, learnt from or held out."""
+        return text in self._documents
+
+    def named_weights(self) -> dict[str, Any]:
+        """Every weight tensor by its path, such as `blocks.0.heads.1.wq`, in the order of `leaves`.
+
+        Raises:
+            MicrogptError: `leaves` gives a weight that has no path in `params`.
+        """
+        paths = list(_walk(self.params, "", self.namespace["Tensor"]))
+        if [id(w) for _, w in paths] == [id(w) for w in self._weights]:
+            return dict(paths)
+        names = {id(w): path for path, w in paths}
+        if any(id(w) not in names for w in self._weights):
+            raise MicrogptError(
+                "This source's leaves() gives a weight that is not in params, so it has no name."
+            )
+        return {names[id(w)]: w for w in self._weights}
+
+    # ---- Training ----
+
+    def advance(self) -> float:
+        """One training step by the source's own `train`; its loss, in nats a token.
+
+        A step that fails or is interrupted leaves no trace: weights, moments and losses are those
+        before it, and the next call tries the same step again.
+
+        Raises:
+            MicrogptError: the run is finished or has no data; the source fails; or the loss is no
+                longer a finite number.
+        """
+        if self.done:
+            raise MicrogptError(f"This run is finished: all its {self.steps:,} steps are done.")
+        self._need_data()
+        before = self._copy()
+        self._whole = False
+        try:
+            if self._generator is None:
+                self._generator = self._start()
+            loss = self._number(next(self._generator))
+            self.step += 1
+            self.losses.append(loss)
+        except (Exception, SystemExit) as error:
+            self._return_to(before)
+            raise self._in_words(error, training=True) from error
+        except BaseException:  # Ctrl-C
+            self._return_to(before)
+            raise
+        self._whole = True
+        return loss
+
+    def _start(self) -> Iterator[Any]:
+        train = self.namespace["train"]
+        more: dict[str, Any] = dict(self._training)
+        if self.moments is not None:
+            more["moments"] = self.moments
+        if self.step:
+            if not self.resumable:
+                raise MicrogptError(
+                    "This source's train takes no start and moments, so a run that was stopped "
+                    "cannot go on; "
+                    "start it again."
+                )
+            more["start"] = self.step
+        steps = train(self.params, self.train_docs, self.vocab, **more)
+        if not isinstance(steps, Iterator):
+            raise MicrogptError(
+                "This source's train must be a generator that yields the loss of each step."
+            )
+        return steps
+
+    def _number(self, loss: Any) -> float:
+        if isinstance(loss, bool) or not isinstance(loss, int | float):
+            kind = type(loss).__name__
+            raise MicrogptError(
+                f"This source's train yielded a {kind}; it must yield a number, the loss of the "
+                "step."
+            )
+        if not math.isfinite(loss):
+            raise MicrogptError(f"The loss became {loss} at step {self.step + 1:,}{self._lower()}.")
+        return float(loss)
+
+    def _lower(self) -> str:
+        if self.lr is None:
+            return ": a lower learning rate keeps it in range"
+        return f": try a learning rate lower than {self.lr:g}"
+
+    def _copy(self) -> _Moment:
+        weights = [[row[:] for row in w.data] for w in self._weights]
+        moments = [([r[:] for r in m], [r[:] for r in v]) for m, v in self.moments or []]
+        return _Moment(self.step, weights, moments)
+
+    def _return_to(self, before: _Moment) -> None:
+        self._generator = None
+        self.step = before.step
+        del self.losses[before.step :]
+        for w, rows in zip(self._weights, before.weights):
+            w.data, w.grad = rows, []
+        for kept, copied in zip(self.moments or [], before.moments):
+            for rows, old in zip(kept, copied):
+                rows[:] = old
+        self._whole = True
+
+    def _need_data(self) -> None:
+        if self.data_problem is not None:
+            raise MicrogptError(self.data_problem)
+        if not self.train_docs:
+            raise MicrogptError("The data hold no document to learn from.")
+
+    # ---- Measuring and sampling ----
+
+    def held_out_loss(self, limit: int | None = HELD_OUT) -> float:
+        """The surprise at held-out documents, in nats a token: the mean over all their tokens.
+
+        It is measured on the probabilities that sampling would draw from, scaled to add up to one,
+        so it stays comparable when an edit changes the loss that training descends.
+
+        Args:
+            limit: the most documents to read, always the same ones; None reads all.
+
+        Raises:
+            MicrogptError: there are no held-out documents, or the source fails.
+        """
+        self._need_data()
+        if limit is not None and limit < 1:
+            raise ArgumentError("A held-out loss needs at least one document.")
+        docs = list(self.held_out_docs)
+        if not docs:
+            raise MicrogptError("The data are too few to hold any document out.")
+        random.Random(0).shuffle(docs)
+        total, count = 0.0, 0
+        try:
+            for doc in docs[:limit]:
+                ids = self.namespace["encode"](doc, self.vocab)
+                ids = ids if self.context is None else ids[: self.context + 1]
+                for row, target in zip(self._probabilities(ids[:-1]), ids[1:]):
+                    total -= math.log(row[target] / sum(row) + 1e-30)
+                    count += 1
+        except (Exception, SystemExit) as error:
+            raise self._in_words(error) from error
+        return total / count
+
+    def _probabilities(self, ids: list[int]) -> Matrix:
+        """(T,) -> (T, V), by the source's own softmax where it has one."""
+        logits = self.namespace["gpt"](ids, **self.params)
+        softmax = self.namespace.get("softmax")
+        if callable(softmax):
+            rows: Matrix = softmax(logits).data
+            return rows
+        return [[math.exp(x - max(row)) for x in row] for row in logits.data]
+
+    def sample(
+        self, n: int = 10, *, temperature: float = 1.0, prefix: str = "", seed: int = 0
+    ) -> list[str]:
+        """New texts, each starting with the prefix.
+
+        Args:
+            n: how many.
+            temperature: below 1 keeps to the likeliest, above 1 is more daring, 0 is greedy (the
+                source is then given 1e-9).
+            prefix: what each text begins with.
+            seed: the same seed gives the same texts.
+
+        Raises:
+            ArgumentError: the temperature is negative, or the prefix cannot be read by this model.
+            MicrogptError: the source fails.
+        """
+        if type(n) is not int or n < 0:
+            raise ArgumentError(f"The number of samples must be a whole number, not {n!r}.")
+        rng = random.Random(seed)
+        texts = []
+        for _ in range(n):
+            steps = list(self.sample_steps(prefix, temperature, rng))
+            text = steps[-1][0] if steps else prefix
+            texts.append(text.removesuffix("\n"))
+        return texts
+
+    def sample_steps(
+        self, prefix: str = "", temperature: float = 1.0, rng: random.Random | None = None
+    ) -> Iterator[tuple[str, list[float]]]:
+        """One text, token by token: the text so far, and the V probabilities its last token was
+        drawn from.
+
+        A text ends with a line break when the model ended it, and without one when the context was
+        full. The probabilities are read from the source's paused generator, from its variable
+        `probs`; they are empty when an edited source has no such list.
+
+        Raises:
+            ArgumentError, MicrogptError: as `sample`.
+        """
+        temperature = self._temperature(temperature)
+        self._readable(prefix)
+        rng = random.Random(0) if rng is None else rng
+        try:
+            steps = self.namespace["sample"](self.params, self.vocab, rng, temperature, prefix)
+            for text in steps:
+                frame = getattr(steps, "gi_frame", None)
+                probs = frame.f_locals.get("probs") if frame is not None else None
+                yield str(text), list(probs) if isinstance(probs, list) else []
+        except (Exception, SystemExit) as error:
+            raise self._in_words(error) from error
+
+    def _temperature(self, temperature: float) -> float:
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+            raise ArgumentError(f"The temperature must be a number, not {temperature!r}.")
+        if not math.isfinite(temperature) or temperature < 0:
+            raise ArgumentError(
+                f"The temperature must be 0 (always the likeliest token) or more, not "
+                f"{temperature:g}."
+            )
+        return max(float(temperature), GREEDY)
+
+    def _readable(self, prefix: str) -> None:
+        if "\n" in prefix:
+            raise ArgumentError(
+                "The prefix has a line break, which marks the end of a document; leave it out."
+            )
+        known = set(self.vocab)
+        if all(len(token) == 1 for token in known):
+            strange = next((char for char in prefix if char not in known), None)
+            if strange is not None:
+                raise ArgumentError(
+                    f"The prefix has {strange!r}, which is not in this model's vocabulary: "
+                    f"{spelled(self.vocab)}."
+                )
+        if self.context is not None and len(prefix) >= self.context:
+            raise ArgumentError(
+                f"The prefix has {len(prefix)} characters, and a context of {self.context} leaves "
+                "room for "
+                f"{self.context - 1} before the next one; shorten it."
+            )
+
+    def _in_words(self, error: BaseException, *, training: bool = False) -> MicrogptError:
+        if isinstance(error, SystemExit):
+            return MicrogptError("The source asked Python to exit.")
+        if training and isinstance(error, OverflowError):
+            where = explain(error, self.source).line
+            return MicrogptError(
+                f"A number became too large at step {self.step + 1:,}{self._lower()}.", line=where
+            )
+        if isinstance(error, StopIteration):
+            return MicrogptError(f"This source's train ended by itself after step {self.step:,}.")
+        return explain(error, self.source)
+
+
+def spelled(vocab: list[str], most: int = 60) -> str:
+    """The tokens of a vocabulary in a row, for a sentence; the line break left out, a long one cut
+    short."""
+    tokens = [token for token in vocab if token != "\n"]
+    cut = " and others" if len(tokens) > most else ""
+    row = "".join("space " if token == " " else token for token in tokens[:most])
+    return row.strip() + cut
+
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """The parameters of a function that an argument may set by name, with their defaults."""
+    return {
+        name: parameter.default
+        for name, parameter in _parameters(function).items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+
+
+def _given(**values: float | None) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _numbers(defaults: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in defaults.items() if type(value) in (int, float)}
+
+
+def _whole(value: float | None) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _checked(
+    asked: dict[str, float], defaults: dict[str, Any], function: str, source: str
+) -> dict[str, Any]:
+    """The arguments that were asked for, each of a kind that the source's function takes."""
+    for name, value in asked.items():
+        if name not in defaults:
+            owner = "gpt.py" if source == ORIGINAL else "This source"
+            names = ", ".join(_numbers(defaults)) or "no numbers"
+            raise ArgumentError(f"{owner} has no {name} to set: its {function} takes {names}.")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ArgumentError(f"{name} must be a number, not {value!r}.")
+        if isinstance(defaults[name], int) or name in (*SIZES, "steps", "batch"):
+            if not isinstance(value, int):
+                raise ArgumentError(f"{name} must be a whole number, not {value!r}.")
+            if value < 1:
+                raise ArgumentError(f"{name} must be 1 or more, not {value}.")
+        elif not math.isfinite(value) or value < 0 or (name == "lr" and value == 0):
+            above = "above 0" if name == "lr" else "0 or more"
+            raise ArgumentError(f"{name} must be a number {above}, not {value!r}.")
+    return asked
+
+
+def _possible(sizes: dict[str, float]) -> None:
+    """Refuse sizes that no model has, whether they were given or are an edit of the source's
+    defaults."""
+    for name in SIZES:
+        value = sizes.get(name, 1)
+        if not isinstance(value, int):
+            raise ArgumentError(f"{name} must be a whole number, not {value!r}.")
+        if value < 1:
+            raise ArgumentError(f"{name} must be 1 or more, not {value}.")
+    heads, channels = sizes.get("n_head"), sizes.get("n_embd")
+    if heads and channels and channels % heads:
+        raise ArgumentError(
+            f"n_head must divide n_embd, so that every head gets as many channels: {channels} "
+            "channels "
+            f"cannot be shared by {heads} heads."
+        )
+
+
+def expected_weights(sizes: dict[str, float], vocab_size: int) -> int | None:
+    """How many weights the file's `init` makes of these sizes; None when a size is missing."""
+    if any(name not in sizes for name in SIZES):
+        return None
+    layers, _, channels, block = (int(sizes[name]) for name in SIZES)
+    return (2 * vocab_size + block) * channels + layers * 12 * channels**2
+
+
+def _bearable(sizes: dict[str, float], vocab_size: int) -> None:
+    weights = expected_weights(sizes, vocab_size)
+    if weights is not None and weights > MOST_WEIGHTS:
+        raise ArgumentError(
+            f"These sizes make a model of {weights:,} weights; plain Python can hold up to "
+            f"{MOST_WEIGHTS:,}."
+        )
+
+
+def _walk(tree: Any, path: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, kind):
+        yield path, tree
+    elif isinstance(tree, dict | list | tuple):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for key, part in items:
+            yield from _walk(part, f"{path}.{key}" if path else str(key), kind)
