@@ -1,0 +1,27 @@
+/** What the build recorded by running the file, so that the page is alive before Python is. */
+
+import type { Recording } from "./types";
+
+const PLACE = "recording.json.gz"; // beside the page
+
+/** The recording, or null where there is none: the page then waits for Python instead. */
+export async function loadRecording(): Promise<Recording | null> {
+  try {
+    const answer = await fetch(new URL(PLACE, document.baseURI));
+    if (!answer.ok) return null;
+    const bytes = new Uint8Array(await answer.arrayBuffer());
+    const recording = JSON.parse(await unfold(bytes)) as Partial<Recording>;
+    return recording.boot && recording.xray ? (recording as Recording) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The first byte tells how it is packed: `{` is JSON, 0x1f gzip, 0x78 zlib, anything else raw deflate. */
+async function unfold(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  const first = bytes[0];
+  if (first === 0x7b) return new TextDecoder().decode(bytes);
+  const format = first === 0x1f ? "gzip" : first === 0x78 ? "deflate" : "deflate-raw";
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(format));
+  return new Response(stream).text();
+}

@@ -1,0 +1,349 @@
+/** The program in CodeMirror: its look, its concepts in colour, and the lines that the rest of the page points at. */
+
+import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
+import { python } from "@codemirror/lang-python";
+import {
+  HighlightStyle, bracketMatching, indentOnInput, indentUnit, syntaxHighlighting, syntaxTree,
+} from "@codemirror/language";
+import { lintGutter } from "@codemirror/lint";
+import { unifiedMergeView } from "@codemirror/merge";
+import { highlightSelectionMatches, search, searchKeymap } from "@codemirror/search";
+import { Compartment, EditorState, RangeSetBuilder, StateEffect, StateField } from "@codemirror/state";
+import type { Extension, Text } from "@codemirror/state";
+import {
+  Decoration, EditorView, ViewPlugin, drawSelection, highlightActiveLine, highlightActiveLineGutter,
+  highlightSpecialChars, keymap, lineNumbers,
+} from "@codemirror/view";
+import type { DecorationSet, ViewUpdate } from "@codemirror/view";
+import { tags } from "@lezer/highlight";
+import { concept } from "../format";
+
+// ---- Lines that are pointed at: by the pointer, by the x-ray, by a jump ----
+
+type Marked = "brushed" | "looked" | "flashed";
+export const setLine = StateEffect.define<{ kind: Marked; line: number | null }>();
+
+const lineMarks: Record<Marked, Decoration> = {
+  brushed: Decoration.line({ class: "cm-brushed" }),
+  looked: Decoration.line({ class: "cm-looked" }),
+  flashed: Decoration.line({ class: "cm-flashed" }),
+};
+
+function lineField(kind: Marked): StateField<DecorationSet> {
+  return StateField.define<DecorationSet>({
+    create: () => Decoration.none,
+    update(marks, transaction) {
+      marks = marks.map(transaction.changes);
+      for (const effect of transaction.effects) {
+        if (!effect.is(setLine) || effect.value.kind !== kind) continue;
+        const { line } = effect.value;
+        const { doc } = transaction.state;
+        marks = line !== null && line >= 1 && line <= doc.lines
+          ? Decoration.set(lineMarks[kind].range(doc.line(line).from))
+          : Decoration.none;
+      }
+      return marks;
+    },
+    provide: (field) => EditorView.decorations.from(field),
+  });
+}
+
+// ---- Section headers, set slightly apart; where they are follows every edit at once ----
+
+const HEADER = /^# -{2,} ?([^:-]+)/;
+const header = Decoration.line({ class: "cm-section" });
+
+export interface Heading { name: string; line: number }
+
+/** The sections' header lines, as they stand in the text now. */
+export function headings(doc: Text): Heading[] {
+  const found: Heading[] = [];
+  for (let line = 1; line <= doc.lines; line++) {
+    const { text } = doc.line(line);
+    const match = HEADER.exec(text);
+    if (match) found.push({ name: match[1]!.trim(), line });
+    else if (text.startsWith("if __name__ ==")) found.push({ name: "Main", line });
+  }
+  return found;
+}
+
+const sectionLines = EditorView.decorations.compute(["doc"], (state) => {
+  const lines = headings(state.doc).filter(({ name }) => name !== "Main");
+  return Decoration.set(lines.map(({ line }) => header.range(state.doc.line(line).from)));
+});
+
+// ---- Concepts: the model's names in their colours ----
+
+/** Where `x`, `k` and `v` are the model's and not a cell, an offset or a second moment. */
+const EVERYWHERE = new Set(["wte", "wpe", "probs", "grad"]);
+const NOT_OURS = new Set(["softmax", "vocabulary", "leaves"]);
+
+class Concepts {
+  decorations: DecorationSet;
+
+  constructor(view: EditorView) {
+    this.decorations = this.#find(view);
+  }
+
+  update(update: ViewUpdate): void {
+    const parsed = syntaxTree(update.startState) !== syntaxTree(update.state);
+    if (update.docChanged || update.viewportChanged || parsed) this.decorations = this.#find(update.view);
+  }
+
+  #find(view: EditorView): DecorationSet {
+    const builder = new RangeSetBuilder<Decoration>();
+    const { doc } = view.state;
+    const parts = headings(doc);
+    const model = parts.findIndex(({ name }) => name === "Model");
+    const first = model < 0 ? Infinity : parts[model]!.line;
+    const last = model < 0 ? -1 : (parts[model + 1]?.line ?? doc.lines + 1) - 1;
+    for (const { from, to } of view.visibleRanges) {
+      syntaxTree(view.state).iterate({
+        from,
+        to,
+        enter(node) {
+          if (node.name !== "VariableName" && node.name !== "PropertyName") return;
+          const name = doc.sliceString(node.from, node.to);
+          const found = concept(name);
+          if (!found) return;
+          if (!EVERYWHERE.has(name)) {
+            const line = doc.lineAt(node.from).number;
+            if (line < first || line > last) return;
+            let up = node.node.parent;
+            while (up && up.name !== "FunctionDefinition") up = up.parent;
+            const title = up?.getChild("VariableName");
+            if (title && NOT_OURS.has(doc.sliceString(title.from, title.to))) return;
+          }
+          builder.add(node.from, node.to, Decoration.mark({ class: `cm-concept concept-${found}` }));
+        },
+      });
+    }
+    return builder.finish();
+  }
+}
+
+const concepts = ViewPlugin.fromClass(Concepts, { decorations: (plugin) => plugin.decorations });
+
+// ---- Look ----
+
+const highlighting = HighlightStyle.define([
+  { tag: tags.comment, color: "var(--muted)" },
+  { tag: [tags.docString, tags.string], color: "var(--muted)" },
+  { tag: tags.function(tags.definition(tags.variableName)), fontWeight: "700" },
+  { tag: tags.definition(tags.className), fontWeight: "700" },
+]);
+
+const look = EditorView.theme({
+  "&": { height: "100%", backgroundColor: "transparent", color: "var(--ink)", fontSize: "var(--code)" },
+  "&.cm-focused": { outline: "none" },
+  ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.55", fontVariantLigatures: "none" },
+  ".cm-content": { padding: "8px 0 24px", caretColor: "var(--ink)" },
+  ".cm-line": { padding: "0 16px 0 8px" },
+  ".cm-gutters": { backgroundColor: "var(--paper)", color: "var(--muted)", border: "none" },
+  ".cm-lineNumbers .cm-gutterElement": {
+    minWidth: "36px", padding: "0 8px 0 4px", cursor: "pointer", fontSize: "var(--small)", lineHeight: "20.15px",
+  },
+  ".cm-lineNumbers .cm-gutterElement:hover": { color: "var(--ink)", textDecoration: "underline" },
+  ".cm-gutter-lint": { width: "14px" },
+  ".cm-gutter-lint .cm-gutterElement": { padding: "0 0 0 2px" },
+  ".cm-activeLine": { backgroundColor: "transparent" },
+  "&.cm-focused .cm-activeLine": { backgroundColor: "color-mix(in srgb, var(--sunken) 80%, transparent)" },
+  ".cm-activeLineGutter": { backgroundColor: "transparent" },
+  "&.cm-focused .cm-activeLineGutter": { color: "var(--ink)", backgroundColor: "var(--sunken)" },
+  ".cm-cursor": { borderLeftColor: "var(--ink)", borderLeftWidth: "2px" },
+  "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": {
+    background: "color-mix(in srgb, var(--focus) 22%, transparent)",
+  },
+  ".cm-selectionMatch": { backgroundColor: "color-mix(in srgb, var(--focus) 12%, transparent)" },
+  ".cm-matchingBracket, &.cm-focused .cm-matchingBracket": {
+    backgroundColor: "transparent", boxShadow: "inset 0 -1px 0 var(--ink)",
+  },
+  ".cm-section": { color: "var(--ink)" },
+  ".cm-section *": { color: "var(--ink)" },
+  ".cm-looked": { boxShadow: "inset 3px 0 0 var(--ink)", backgroundColor: "var(--sunken)" },
+  "&.cm-focused .cm-looked": { backgroundColor: "var(--sunken)" },
+  ".cm-brushed, &.cm-focused .cm-brushed": { backgroundColor: "var(--brush)" },
+  ".cm-flashed, &.cm-focused .cm-flashed": { backgroundColor: "var(--brush)" },
+  ".cm-lintRange-error": {
+    backgroundImage: "none", textDecoration: "underline wavy var(--problem)", textDecorationSkipInk: "none",
+    textUnderlineOffset: "3px",
+  },
+  ".cm-lint-marker-error": {
+    content: "none", width: "8px", height: "8px", margin: "6px 0 0", backgroundColor: "var(--problem)",
+  },
+  ".cm-tooltip": {
+    border: "1px solid var(--rule-strong)", backgroundColor: "var(--raised)", color: "var(--ink)",
+    fontFamily: "var(--sans)", fontSize: "var(--code)",
+  },
+  ".cm-diagnostic": { padding: "6px 10px", borderLeft: "3px solid var(--problem)" },
+  ".cm-diagnostic-error": { borderLeft: "3px solid var(--problem)" },
+  ".cm-panels": { backgroundColor: "var(--paper)", color: "var(--ink)", fontFamily: "var(--sans)" },
+  ".cm-panels.cm-panels-bottom": { borderTop: "1px solid var(--rule)" },
+  ".cm-panel.cm-search": { padding: "8px 32px 8px 12px", fontSize: "var(--code)" },
+  ".cm-panel.cm-search label": { fontSize: "var(--small)" },
+  ".cm-textfield": {
+    border: "1px solid var(--rule-strong)", borderRadius: "3px", backgroundColor: "var(--raised)",
+    fontSize: "var(--code)",
+  },
+  ".cm-button": {
+    border: "1px solid var(--rule-strong)", borderRadius: "3px", backgroundImage: "none", fontSize: "var(--small)",
+  },
+  ".cm-searchMatch": { backgroundColor: "var(--brush)" },
+  ".cm-searchMatch-selected": { backgroundColor: "color-mix(in srgb, var(--focus) 30%, transparent)" },
+  "&.cm-merge-b .cm-changedLine, .cm-insertedLine": { backgroundColor: "var(--added)" },
+  "&.cm-merge-b .cm-changedText": { background: "none", boxShadow: "inset 0 -2px 0 var(--added-ink)" },
+  ".cm-deletedChunk": { backgroundColor: "var(--removed)", paddingLeft: "8px" },
+  ".cm-deletedChunk .cm-deletedText, .cm-deletedChunk del": {
+    background: "none", textDecoration: "none", boxShadow: "inset 0 -2px 0 var(--removed-ink)",
+  },
+  "&.cm-merge-b .cm-changedLineGutter": { background: "var(--added-ink)" },
+  "& .cm-deletedLineGutter": { background: "var(--removed-ink)" },
+  ".cm-chunkButtons button": {
+    minHeight: "20px", padding: "0 6px", border: "1px solid var(--rule-strong)", borderRadius: "3px",
+    backgroundColor: "var(--raised)", color: "var(--ink)", fontFamily: "var(--sans)", fontSize: "var(--small)",
+  },
+});
+
+// ---- Put together ----
+
+export interface Wishes {
+  onChange(source: string): void;
+  onLine(line: number | null): void;
+  onGutter(line: number): void;
+  onPlace(line: number): void;
+  onRun(): void;
+  onFocus(has: boolean): void;
+}
+
+const difference = new Compartment();
+
+export function showDifference(view: EditorView, original: string, show: boolean): void {
+  view.dispatch({ effects: difference.reconfigure(show ? comparison(original) : []) });
+}
+
+function comparison(original: string): Extension {
+  return unifiedMergeView({
+    original,
+    gutter: true,
+    highlightChanges: true,
+    syntaxHighlightDeletions: true,
+    mergeControls: (type, action) => {
+      const button = document.createElement("button");
+      if (type === "accept") {
+        button.hidden = true; // the original never changes: there is nothing to accept into it
+        return button;
+      }
+      button.textContent = "Undo this change";
+      button.onmousedown = action;
+      button.onclick = action;
+      return button;
+    },
+  });
+}
+
+/** The smallest single replacement that turns the editor's text into `source`. */
+export function replacement(doc: Text, source: string): { from: number; to: number; insert: string } | null {
+  const now = doc.toString();
+  if (now === source) return null;
+  let head = 0;
+  const shorter = Math.min(now.length, source.length);
+  while (head < shorter && now[head] === source[head]) head++;
+  let tail = 0;
+  while (tail < shorter - head && now[now.length - 1 - tail] === source[source.length - 1 - tail]) tail++;
+  return { from: head, to: now.length - tail, insert: source.slice(head, source.length - tail) };
+}
+
+export function editor(parent: HTMLElement, doc: string, wishes: Wishes): EditorView {
+  let over: number | null = null;
+  const point = (line: number | null): void => {
+    if (line !== over) wishes.onLine((over = line));
+  };
+  const state = EditorState.create({
+    doc,
+    extensions: [
+      lintGutter(),
+      lineNumbers({
+        domEventHandlers: {
+          click(view, block) {
+            wishes.onGutter(view.state.doc.lineAt(block.from).number);
+            return true;
+          },
+        },
+      }),
+      highlightActiveLineGutter(),
+      highlightSpecialChars(),
+      history(),
+      drawSelection(),
+      EditorState.allowMultipleSelections.of(true),
+      EditorState.tabSize.of(4),
+      indentUnit.of("    "),
+      indentOnInput(),
+      bracketMatching(),
+      highlightActiveLine(),
+      highlightSelectionMatches(),
+      search({ top: false }),
+      python(),
+      syntaxHighlighting(highlighting),
+      concepts,
+      sectionLines,
+      lineField("looked"),
+      lineField("brushed"),
+      lineField("flashed"),
+      difference.of([]),
+      look,
+      EditorView.contentAttributes.of({
+        "aria-label": "The program, gpt.py",
+        "aria-describedby": "editor-keys",
+        autocapitalize: "off",
+        autocorrect: "off",
+        spellcheck: "false",
+        translate: "no",
+      }),
+      keymap.of([
+        { key: "Mod-Enter", preventDefault: true, run: () => (wishes.onRun(), true) },
+        {
+          key: "Alt-Enter",
+          preventDefault: true,
+          run: (view) => (wishes.onGutter(view.state.doc.lineAt(view.state.selection.main.head).number), true),
+        },
+        ...searchKeymap,
+        ...historyKeymap,
+        ...defaultKeymap.filter(({ key }) => key !== "Mod-Enter" && key !== "Escape"),
+        {
+          key: "Escape",
+          run(view) {
+            if (!view.state.selection.main.empty || view.state.selection.ranges.length > 1) {
+              view.dispatch({ selection: { anchor: view.state.selection.main.head } });
+            }
+            view.contentDOM.blur();
+            return true;
+          },
+        },
+        indentWithTab,
+      ]),
+      EditorView.domEventHandlers({
+        mousemove(event, view) {
+          const at = view.posAtCoords({ x: event.clientX, y: event.clientY }, false);
+          point(view.state.doc.lineAt(at).number);
+        },
+        mouseleave: () => point(null),
+        focus: () => wishes.onFocus(true),
+        blur: () => wishes.onFocus(false),
+      }),
+      EditorView.updateListener.of((update) => {
+        if (update.docChanged) wishes.onChange(update.state.doc.toString());
+        if (update.geometryChanged || update.viewportChanged || update.docChanged) place(update.view);
+      }),
+    ],
+  });
+  const view = new EditorView({ state, parent });
+
+  /** Tells which line stands at the top of what is seen. */
+  function place(seen: EditorView): void {
+    const top = Math.max(seen.scrollDOM.scrollTop - seen.documentPadding.top, 0) + 40;
+    const block = seen.lineBlockAtHeight(top);
+    wishes.onPlace(seen.state.doc.lineAt(block.from).number);
+  }
+  view.scrollDOM.addEventListener("scroll", () => place(view), { passive: true });
+  return view;
+}

@@ -1,0 +1,805 @@
+/** The page's one store. Data flows one way:
+
+      source, text, settings  ->  Python (check, x-ray, train, sample)  ->  plain data  ->  views
+
+    Every question to Python carries what it was asked for; an answer to a question that is no longer
+    the present one is dropped. Views read this store through props and never talk to Python. */
+
+import { count, plural } from "./format";
+import { Engine, EngineError } from "./engine/client";
+import type { Progress, TrainEvent } from "./engine/client";
+import * as link from "./link";
+import type { Room } from "./link";
+import type { Finished } from "./views/SampleView.svelte";
+import { loadRecording } from "./recording";
+import type {
+  Advance, Boot, Check, Dataset, Failure, Knob, Measure, Num, Peek, Problem, Recording, RunInfo, SampleStep, Samples,
+  Section, Xray,
+} from "./types";
+
+export type RunStatus = "recording" | "idle" | "running" | "paused" | "done" | "failed";
+export type Model = "fresh" | "run";
+export type Theme = "system" | "light" | "dark";
+export interface Loss { step: number; loss: Num }
+
+/** How Python is. `share` is the part of its bytes that has arrived, 0 to 1, and 1 while it starts. */
+export type EngineState =
+  | { kind: "loading"; share: number; restart: boolean }
+  | { kind: "ready" }
+  | { kind: "failed"; message: string };
+
+const REVIEW_AFTER = 400; // ms without a key: the source is checked and looked through
+const TEXT_AFTER = 250;
+const PEEK_EVERY = 350;
+const LINK_AFTER = 500;
+const SLOW_AFTER = 1_000; // ms: from then on a run is worth mentioning
+const HELD_OUT_DOCS = 50;
+const SAMPLES = 6;
+
+export class Page {
+  readonly original: string;
+
+  // ---- What the reader decides ----
+  source = $state("");
+  text = $state("anna");
+  room = $state<Room>("xray");
+  data = $state("names"); // a dataset's name, or the reader's own text
+  seed = $state(42);
+  model = $state<Model>("run");
+  measureEvery = $state(100);
+  prefix = $state("");
+  temperature = $state(0.7);
+  sampleSeed = $state(1);
+  theme = $state<Theme>("system");
+
+  // ---- What is looked at ----
+  cursor = $state(0);
+  activeLine = $state<number | null>(null);
+  selected = $state<number | null>(null); // a tensor
+  goto = $state.raw<{ line: number; select: boolean } | null>(null);
+
+  // ---- What Python said ----
+  recording = $state.raw<Recording | null>(null);
+  boot = $state.raw<Boot | null>(null);
+  check = $state.raw<Check | null>(null);
+  checkedSource = $state.raw("");
+  xray = $state.raw<Xray | null>(null);
+  xraySource = $state.raw("");
+  xrayProblem = $state.raw<Failure | null>(null);
+  xrayModel = $state.raw<Model>("run");
+
+  runStatus = $state<RunStatus>("recording");
+  run = $state.raw<RunInfo | null>(null);
+  runSource = $state.raw("");
+  /** Python holds the run's weights: it can be looked into and sampled from. */
+  runAlive = $state(false);
+  losses = $state.raw<Loss[]>([]);
+  heldOut = $state.raw<Measure[]>([]);
+  samples = $state.raw<Samples[]>([]);
+  peek = $state.raw<Peek | null>(null);
+  runProblem = $state.raw<Failure | null>(null);
+
+  sampling = $state.raw<SampleStep[]>([]);
+  sampleStatus = $state<RunStatus>("recording");
+  /** Names that were sampled to their end, newest first. */
+  finished = $state.raw<Finished[]>([]);
+  sampleProblem = $state.raw<Failure | null>(null);
+
+  engine = $state.raw<EngineState>({ kind: "loading", share: 0, restart: false });
+  /** What Python is doing for us now, once it has taken longer than a moment. */
+  slow = $state.raw<string | null>(null);
+  /** One sentence about what just happened; read out politely. */
+  notice = $state("");
+  /** An edit that came by link and waits for a yes. */
+  arrived = $state.raw<{ source: string; lines: number } | null>(null);
+  /** The source that did not finish: it runs again only when it is changed or Run is pressed. */
+  hung = $state.raw<string | null>(null);
+  /** What the program printed, newest last. */
+  printed = $state.raw<string[]>([]);
+  waiting = $state.raw<string | null>(null); // what will start by itself when Python is ready
+
+  // ---- What follows ----
+  edits = $derived.by(() => link.edits(this.original, this.source));
+  changed = $derived(link.linesChanged(this.edits));
+  edited = $derived.by(() => this.source !== this.original);
+  ready = $derived(this.engine.kind === "ready");
+  checked = $derived(this.checkedSource === this.source);
+  sections = $derived<Section[]>(this.check?.sections ?? []);
+  knobs = $derived<Knob[]>(this.check?.knobs ?? []);
+  datasets = $derived<Dataset[]>(this.boot?.datasets ?? []);
+  /** The run was of another program than the one in the editor. */
+  stale = $derived(this.run !== null && this.runSource !== this.source);
+  problems = $derived.by<Problem[]>(() => {
+    const found = this.checked ? [...(this.check?.problems ?? [])] : [];
+    const add = (failure: Failure | null | undefined): void => {
+      if (!failure || found.some((p) => p.message === failure.message)) return;
+      found.push({ line: failure.line ?? 0, column: 1, message: failure.message });
+    };
+    if (this.xraySource === this.source) add(this.xray?.error);
+    if (this.xrayProblem) add(this.xrayProblem);
+    if (this.runSource === this.source) add(this.runProblem);
+    return found;
+  });
+  /** The line of the value that the x-ray stands on. */
+  cursorLine = $derived(this.xray?.values[this.cursor]?.line ?? null);
+
+  #engine: Engine;
+  #reviewTimer: ReturnType<typeof setTimeout> | undefined;
+  #textTimer: ReturnType<typeof setTimeout> | undefined;
+  #linkTimer: ReturnType<typeof setTimeout> | undefined;
+  #slowTimer: ReturnType<typeof setTimeout> | undefined;
+  #looking = false;
+  #lookAgain = false;
+  #measuring = false;
+  #peeking = false;
+  #peekedAt = 0;
+  #busy: { what: string; since: number }[] = [];
+  #whenReady = new Map<string, () => void>();
+  #runSerial = 0;
+  #sampleSerial = 0;
+  #ownFragment = "";
+
+  constructor(original: string) {
+    this.original = original;
+    this.source = original;
+    this.checkedSource = original;
+    this.theme = storedTheme();
+    this.#engine = new Engine();
+    this.#engine.on("progress", (progress) => this.#onProgress(progress));
+    this.#engine.on("ready", (boot) => this.#onReady(boot as Boot));
+    this.#engine.on("train", (event) => this.#onTrainEvent(event));
+    this.#engine.on("print", (text) => this.#onPrint(text));
+    this.#engine.on("restarted", (reason) => this.#onRestarted(reason.kind === "stopped" ? null : reason.message));
+    this.#engine.on("status", (status) => {
+      if (status === "failed") {
+        this.engine = { kind: "failed", message: this.#engine.failure?.message ?? "Python did not start." };
+      }
+    });
+  }
+
+  /** Starts everything: the link, the recording, then Python in the background. */
+  async open(): Promise<void> {
+    addEventListener("hashchange", () => {
+      if (location.hash !== this.#ownFragment) void this.#arrive(location.hash);
+    });
+    await this.#arrive(location.hash);
+    const recording = await loadRecording();
+    if (recording && recording.boot.source === this.original) this.#play(recording);
+    this.#engine.start();
+  }
+
+  // ---- The recording ----
+
+  #play(recording: Recording): void {
+    this.recording = recording;
+    if (this.boot) return; // Python was faster
+    this.boot = recording.boot;
+    if (!this.edited) {
+      this.check = recording.check;
+      this.checkedSource = this.original;
+    }
+    this.#showXray(recording.xray, this.original, "run");
+    if (this.runStatus === "recording") {
+      this.run = recording.run;
+      this.runSource = this.original;
+      this.losses = recording.losses;
+      this.heldOut = recording.held_out;
+      this.samples = recording.samples;
+      this.peek = recording.peeks.at(-1) ?? null;
+    }
+    if (this.sampleStatus === "recording") this.sampling = recording.sampling;
+  }
+
+  // ---- The source ----
+
+  /** The editor's text has changed, by a key, a knob or an undo. */
+  setSource(source: string): void {
+    if (source === this.source) return;
+    this.source = source;
+    this.runProblem = null;
+    this.xrayProblem = null;
+    if (this.runStatus === "paused") this.runStatus = "done"; // a paused run belongs to the program it began with
+    this.#touchLink();
+    clearTimeout(this.#reviewTimer);
+    this.#reviewTimer = setTimeout(() => void this.review(), REVIEW_AFTER);
+  }
+
+  /** Back to the file as it is; the editor's undo brings the edit back. */
+  undoAll(): void {
+    this.setSource(this.original);
+    this.notice = "The original file is back. Undo in the editor returns your edit.";
+  }
+
+  /** Ctrl+Enter: check and look through the program now, also one that was stopped. */
+  runNow(): void {
+    this.hung = null;
+    this.notice = "";
+    this.printed = [];
+    clearTimeout(this.#reviewTimer);
+    if (!this.ready) this.#wait("x-ray", "The program runs as soon as Python is ready.", () => void this.review());
+    else void this.review();
+  }
+
+  /** Checks the source and, when nothing is wrong with it, looks through it again. */
+  async review(): Promise<void> {
+    if (!this.ready) {
+      this.#whenReady.set("review", () => void this.review());
+      return;
+    }
+    const source = this.source;
+    try {
+      const check = await this.#engine.call<Check>("check", { source });
+      if (source !== this.source) return; // typed on meanwhile: that review is on its way
+      this.check = check.sections.length || !this.check ? check : { ...check, sections: this.check.sections };
+      this.checkedSource = source;
+      if (check.problems.length === 0) await this.look();
+    } catch (error) {
+      this.xrayProblem = failureOf(error);
+    }
+  }
+
+  /** Turns a number in the file; the editor shows it, and its undo takes it back. */
+  setKnob(name: string, value: number): void {
+    if (!this.ready) {
+      this.#wait(`knob ${name}`, `${name} changes when Python is ready.`, () => this.setKnob(name, value));
+      return;
+    }
+    const source = this.source;
+    void this.#engine.call<{ source: string }>("set_knob", { source, name, value }).then(
+      (answer) => {
+        if (source !== this.source) return this.setKnob(name, value);
+        this.setSource(answer.source);
+        const knob = this.knobs.find((k) => k.name === name);
+        if (knob) this.goto = { line: knob.line, select: false };
+      },
+      (error: unknown) => {
+        const failure = failureOf(error);
+        if (failure) this.notice = failure.message;
+      },
+    );
+  }
+
+  jump(line: number): void {
+    this.goto = { line, select: true };
+    if (narrow()) this.room = "code";
+  }
+
+  // ---- The text, and the look through the program ----
+
+  setText(text: string): void {
+    this.text = text.slice(0, link.LONGEST_TEXT);
+    this.#touchLink();
+    clearTimeout(this.#textTimer);
+    this.#textTimer = setTimeout(() => {
+      if (this.ready) void this.look();
+      else this.#wait("x-ray", "The values follow as soon as Python is ready.", () => void this.look());
+    }, TEXT_AFTER);
+  }
+
+  setModel(model: Model): void {
+    this.model = model;
+    this.#touchLink();
+    if (this.ready) void this.look();
+    else this.#wait("x-ray", "The values follow as soon as Python is ready.", () => void this.look());
+  }
+
+  /** Runs the program over the text and records every value; one at a time, always ending on the newest wish. */
+  async look(): Promise<void> {
+    if (!this.ready) {
+      this.#whenReady.set("review", () => void this.review());
+      return;
+    }
+    if (this.#looking) {
+      this.#lookAgain = true;
+      return;
+    }
+    const source = this.source;
+    if (source === this.hung || this.arrivedUnasked(source)) return;
+    this.#looking = true;
+    const asked = { source, doc: this.text, model: this.#modelFor(source), seed: this.seed, data: this.data };
+    try {
+      const xray = await this.#ask<Xray>("xray", "the program", { ...asked });
+      if (source === this.source && asked.doc === this.text) {
+        this.xrayProblem = null;
+        this.#showXray(xray, source, asked.model);
+      }
+    } catch (error) {
+      if (source === this.source) this.xrayProblem = failureOf(error);
+    } finally {
+      this.#looking = false;
+    }
+    if (this.#lookAgain) {
+      this.#lookAgain = false;
+      void this.look();
+    }
+  }
+
+  private arrivedUnasked(source: string): boolean {
+    return this.arrived !== null && this.arrived.source === source;
+  }
+
+  #modelFor(source: string): Model {
+    return this.model === "run" && this.runAlive && this.runSource === source ? "run" : "fresh";
+  }
+
+  /** Shows a look, with the cursor on the same value of the program as before, where it still is. */
+  #showXray(xray: Xray, source: string, model: Model): void {
+    const before = this.xray;
+    const place = before?.values[this.cursor];
+    let next = -1;
+    if (before && place) {
+      const same = (v: Xray["values"][number]): boolean => v.function === place.function && v.name === place.name;
+      const nth = before.values.slice(0, this.cursor).filter(same).length;
+      next = xray.values.filter(same)[nth]?.i ?? Math.min(this.cursor, xray.values.length - 1);
+    } else {
+      next = xray.values.findIndex((v) => v.name === "weights");
+    }
+    this.xray = xray;
+    this.xraySource = source;
+    this.xrayModel = model;
+    this.cursor = Math.max(next, 0);
+    this.selected = null;
+  }
+
+  setCursor(i: number): void {
+    const last = (this.xray?.values.length ?? 1) - 1;
+    this.cursor = Math.min(Math.max(i, 0), Math.max(last, 0));
+  }
+
+  /** A click beside a line: the x-ray goes to the first value that this line makes, after the cursor if there is one. */
+  lookAtLine(line: number): void {
+    const values = this.xray?.values ?? [];
+    const here = values.filter((v) => v.line === line);
+    const next = here.find((v) => v.i > this.cursor) ?? here[0];
+    if (next) {
+      this.cursor = next.i;
+      if (this.room === "code") this.room = "xray";
+    } else {
+      this.notice = `Line ${line} made no value in this run.`;
+    }
+  }
+
+  // ---- Training ----
+
+  setTraining(settings: { data?: string; seed?: number }): void {
+    if (settings.data !== undefined) this.data = settings.data;
+    if (settings.seed !== undefined && Number.isSafeInteger(settings.seed) && settings.seed >= 0) {
+      this.seed = settings.seed;
+    }
+    if (this.runStatus === "paused") this.runStatus = "done";
+    this.#touchLink();
+    if (this.ready) void this.look();
+  }
+
+  async start(): Promise<void> {
+    if (!this.#readyFor("training", "Training starts as soon as Python is ready.", () => void this.start())) return;
+    if (this.runStatus === "running") return;
+    if (this.runStatus !== "paused" && !(await this.#begin())) return;
+    this.runStatus = "running";
+    this.notice = "";
+    this.#engine.train().catch((error: unknown) => this.#onTrainFailed(failureOf(error)));
+  }
+
+  async pause(): Promise<void> {
+    this.#whenReady.delete("training");
+    if (this.runStatus !== "running") return;
+    this.runStatus = "paused";
+    try {
+      await this.#engine.pause();
+      void this.#measure();
+      void this.look();
+    } catch {
+      // stopped meanwhile: said elsewhere
+    }
+  }
+
+  async step(): Promise<void> {
+    if (!this.#readyFor("training", "The step is taken as soon as Python is ready.", () => void this.step())) return;
+    if (this.runStatus === "running") return this.pause();
+    if (this.runStatus !== "paused" && !(await this.#begin())) return;
+    const serial = this.#runSerial;
+    this.runStatus = "paused";
+    try {
+      const advance = await this.#ask<Advance>("advance", "the training step", { budget_ms: 0, max_steps: 1 });
+      if (serial !== this.#runSerial) return;
+      this.#onTrain(advance);
+      if (!advance.done) this.runStatus = "paused";
+      void this.look();
+    } catch (error) {
+      this.#onTrainFailed(failureOf(error));
+    }
+  }
+
+  /** Ends the run; its curve stays. */
+  async endRun(): Promise<void> {
+    this.#whenReady.delete("training");
+    if (this.runStatus !== "running" && this.runStatus !== "paused") return;
+    this.runStatus = "done";
+    await this.stop();
+  }
+
+  /** Forgets the run: the next start begins from new weights. */
+  async reset(): Promise<void> {
+    this.#whenReady.delete("training");
+    const running = this.runStatus === "running";
+    this.#runSerial++;
+    this.runStatus = "idle";
+    this.run = null;
+    this.runSource = "";
+    this.runAlive = false;
+    this.runProblem = null;
+    this.losses = [];
+    this.heldOut = [];
+    this.samples = [];
+    this.peek = null;
+    if (running) await this.stop();
+    if (this.ready) void this.look();
+  }
+
+  async #begin(): Promise<boolean> {
+    const serial = ++this.#runSerial;
+    const source = this.source;
+    this.runProblem = null;
+    try {
+      const run = await this.#ask<RunInfo>("start", "the start of the training", {
+        source, data: this.data, seed: this.seed,
+      });
+      if (serial !== this.#runSerial) return false;
+      this.run = run;
+      this.runSource = source;
+      this.runAlive = true;
+      this.losses = [];
+      this.heldOut = [];
+      this.samples = [];
+      this.peek = null;
+      this.runStatus = "paused";
+      this.model = "run";
+      if (this.sampleStatus === "recording") this.#clearSampling();
+      void this.#measure();
+      return true;
+    } catch (error) {
+      if (serial === this.#runSerial) {
+        this.runProblem = failureOf(error);
+        this.runSource = source;
+        if (this.runStatus !== "recording") this.runStatus = this.run ? "done" : "idle";
+      }
+      return false;
+    }
+  }
+
+  #onTrainEvent(event: TrainEvent): void {
+    if (event.error) this.#onTrainFailed(failureOf(new EngineError(event.error)));
+    else if (this.runAlive && this.runStatus !== "idle") this.#onTrain(event as Advance);
+  }
+
+  #onTrain(advance: Advance): void {
+    const before = this.losses.at(-1)?.step ?? 0;
+    const first = advance.step - advance.losses.length + 1;
+    const fresh = advance.losses.map((loss, i) => ({ step: first + i, loss })).filter((l) => l.step > before);
+    if (fresh.length > 0) this.losses = [...this.losses, ...fresh];
+    if (this.run) this.run = { ...this.run, step: advance.step, steps: advance.steps };
+    const every = Math.max(1, this.measureEvery);
+    if (advance.done || Math.floor(advance.step / every) > Math.floor(before / every)) void this.#measure();
+    if (advance.done) {
+      this.runStatus = "done";
+      this.notice = `Training is done: ${plural(advance.step, "step")}.`;
+      void this.look();
+    }
+    void this.#peekNow(advance.done);
+  }
+
+  #onTrainFailed(failure: Failure | null): void {
+    if (this.runStatus === "running" || this.runStatus === "paused") this.runStatus = failure ? "failed" : "done";
+    if (failure) this.runProblem = failure;
+  }
+
+  /** Held-out loss and a few samples of the run as it is; one at a time, missed ones are not made up for. */
+  async #measure(): Promise<void> {
+    if (this.#measuring || !this.runAlive) return;
+    this.#measuring = true;
+    const serial = this.#runSerial;
+    try {
+      const measure = await this.#ask<Measure>("measure", "the held-out loss", { limit: HELD_OUT_DOCS });
+      if (serial !== this.#runSerial) return;
+      if (this.heldOut.at(-1)?.step !== measure.step) this.heldOut = [...this.heldOut, measure];
+      const samples = await this.#ask<Samples>("samples", "the samples", {
+        n: SAMPLES, temperature: 1, seed: measure.step, prefix: "",
+      });
+      if (serial !== this.#runSerial) return;
+      this.samples = [...this.samples.filter((s) => s.step !== samples.step), samples];
+    } catch (error) {
+      const failure = failureOf(error);
+      if (failure && serial === this.#runSerial) this.runProblem ??= failure;
+    } finally {
+      this.#measuring = false;
+    }
+  }
+
+  async #peekNow(force: boolean): Promise<void> {
+    const now = performance.now();
+    if (this.#peeking || !this.runAlive || document.hidden) return;
+    if (!force && (this.room !== "train" || now - this.#peekedAt < PEEK_EVERY)) return;
+    this.#peeking = true;
+    const serial = this.#runSerial;
+    try {
+      const peek = await this.#engine.call<Peek>("peek", { doc: this.text });
+      if (serial === this.#runSerial) this.peek = peek;
+    } catch {
+      // an edited program may have no attention to look at, and a text may not fit its vocabulary
+    } finally {
+      this.#peeking = false;
+      this.#peekedAt = performance.now();
+    }
+  }
+
+  // ---- Sampling ----
+
+  setSampling(settings: { prefix?: string; temperature?: number; seed?: number }): void {
+    if (settings.prefix !== undefined) this.prefix = settings.prefix;
+    if (settings.temperature !== undefined && settings.temperature >= 0) this.temperature = settings.temperature;
+    if (settings.seed !== undefined) this.sampleSeed = settings.seed;
+    this.#touchLink();
+  }
+
+  /** The first choice of a new document. */
+  async sampleStart(): Promise<boolean> {
+    const again = (): void => void this.sampleStart().then(() => this.sampleNext());
+    if (!this.#readyFor("sampling", "Sampling starts as soon as Python is ready.", again)) return false;
+    if (!this.runAlive && !(await this.#begin())) {
+      this.sampleProblem = this.runProblem;
+      return false;
+    }
+    const serial = ++this.#sampleSerial;
+    this.#clearSampling();
+    try {
+      const step = await this.#ask<SampleStep>("sample_start", "the sampling", {
+        prefix: this.prefix, temperature: this.temperature, seed: this.sampleSeed,
+      });
+      if (serial !== this.#sampleSerial) return false;
+      this.sampling = [step];
+      this.sampleStatus = "paused";
+      return true;
+    } catch (error) {
+      if (serial === this.#sampleSerial) this.sampleProblem = failureOf(error);
+      return false;
+    }
+  }
+
+  async sampleNext(): Promise<boolean> {
+    const again = (): void => void this.sampleNext();
+    if (!this.#readyFor("sampling", "Sampling starts as soon as Python is ready.", again)) return false;
+    if (this.sampleStatus !== "paused" && this.sampleStatus !== "running" && !(await this.sampleStart())) return false;
+    const serial = this.#sampleSerial;
+    try {
+      const step = await this.#ask<SampleStep>("sample_next", "the sampling", {});
+      if (serial !== this.#sampleSerial) return false;
+      this.sampling = [...this.sampling, step];
+      if (step.done) this.sampleStatus = "done";
+      return !step.done;
+    } catch (error) {
+      if (serial === this.#sampleSerial) {
+        this.sampleProblem = failureOf(error);
+        this.sampleStatus = "done";
+      }
+      return false;
+    }
+  }
+
+  async sampleAll(): Promise<void> {
+    const again = (): void => void this.sampleAll();
+    if (!this.#readyFor("sampling", "Sampling starts as soon as Python is ready.", again)) return;
+    if (this.sampleStatus !== "paused" && !(await this.sampleStart())) return;
+    this.sampleStatus = "running";
+    const serial = this.#sampleSerial;
+    while (this.sampleStatus === "running" && (await this.sampleNext())) {
+      if (serial !== this.#sampleSerial) return;
+    }
+  }
+
+  #clearSampling(): void {
+    this.sampling = [];
+    this.sampleProblem = null;
+    this.sampleStatus = "idle";
+  }
+
+  // ---- Stop, and Python itself ----
+
+  /** Ends whatever runs. If Python does not answer, it is ended and started again; the edit stays. */
+  async stop(): Promise<void> {
+    this.#whenReady.clear();
+    this.waiting = null;
+    clearTimeout(this.#reviewTimer);
+    this.#lookAgain = false;
+    if (this.runStatus === "running") this.runStatus = "done";
+    if (this.sampleStatus === "running") this.sampleStatus = "done";
+    await this.#engine.stop(); // tells `restarted` when it had to end a worker that was deaf
+  }
+
+  /** Python was ended and starts again; what it held is gone, what the page holds is not. */
+  #onRestarted(problem: string | null): void {
+    const since = this.#busy[0]?.since;
+    this.#busy = [];
+    this.slow = null;
+    this.hung = this.source;
+    this.engine = { kind: "loading", share: 0, restart: true };
+    this.#lookAgain = false;
+    const lost = this.runAlive && this.run !== null;
+    this.runAlive = false;
+    this.#runSerial++;
+    this.#sampleSerial++;
+    if (this.runStatus === "paused" || this.runStatus === "running") this.runStatus = "done";
+    if (this.sampleStatus === "paused" || this.sampleStatus === "running") this.sampleStatus = "done";
+    const seconds = since === undefined ? null : Math.max(1, Math.round((performance.now() - since) / 1000));
+    const what = this.edited ? "The edit is still here; it" : "The program";
+    const told = problem ?? (seconds === null ? "Stopped." : `Stopped. ${what} did not finish within ${count(seconds)} s.`);
+    this.notice = lost ? `${told} The trained weights are gone; the curves stay.` : told;
+  }
+
+  #onProgress(progress: Progress): void {
+    if (this.engine.kind === "ready") return;
+    const restart = this.engine.kind === "loading" && this.engine.restart;
+    const share = progress.phase === "download" ? Math.min(progress.loaded / Math.max(progress.total, 1), 1) : 1;
+    this.engine = { kind: "loading", share, restart };
+  }
+
+  #onPrint(text: string): void {
+    this.printed = [...this.printed, ...text.split("\n")].slice(-200);
+  }
+
+  retry(): void {
+    this.engine = { kind: "loading", share: 0, restart: true };
+    this.#engine.start();
+  }
+
+  #onReady(boot: Boot): void {
+    const first = this.boot === null || this.boot === this.recording?.boot;
+    this.boot = boot;
+    this.engine = { kind: "ready" };
+    this.waiting = null;
+    const waiting = [...this.#whenReady.values()];
+    this.#whenReady.clear();
+    const current = this.xray !== null && this.xraySource === this.source && this.xray.doc === this.text;
+    if (!this.checked || this.check === null || (first && !current)) void this.review();
+    for (const go of waiting) go();
+  }
+
+  /** True when Python is ready; otherwise remembers the wish, says so, and does it then. */
+  #readyFor(key: string, sentence: string, go: () => void): boolean {
+    if (this.ready) return true;
+    this.#wait(key, sentence, go);
+    return false;
+  }
+
+  #wait(key: string, sentence: string, go: () => void): void {
+    this.#whenReady.set(key, go);
+    this.waiting = this.engine.kind === "failed" ? "This needs Python, which did not start." : sentence;
+  }
+
+  /** A question that runs the reader's program: it may take long, and then the page says so. */
+  async #ask<T>(name: string, what: string, args: Record<string, unknown>): Promise<T> {
+    const job = { what, since: performance.now() };
+    this.#busy.push(job);
+    this.#watch();
+    try {
+      return await this.#engine.call<T>(name, args);
+    } finally {
+      this.#busy = this.#busy.filter((other) => other !== job);
+      this.#watch();
+    }
+  }
+
+  #watch(): void {
+    clearTimeout(this.#slowTimer);
+    const job = this.#busy[0];
+    if (!job) {
+      this.slow = null;
+      return;
+    }
+    const age = performance.now() - job.since;
+    if (age >= SLOW_AFTER) this.slow = `${job.what} has been running for ${Math.round(age / 1000)} s`;
+    this.#slowTimer = setTimeout(() => this.#watch(), age >= SLOW_AFTER ? 1_000 : SLOW_AFTER - age);
+  }
+
+  // ---- The address ----
+
+  #state(): link.Link {
+    const own = !/^[a-z][a-z_-]{0,31}$/.test(this.data); // the reader's own text stays here
+    return {
+      text: this.text, seed: this.seed, room: this.room, temperature: this.temperature,
+      ...(own ? {} : { data: this.data }),
+    };
+  }
+
+  setRoom(room: Room): void {
+    this.room = room;
+    this.#touchLink();
+  }
+
+  #touchLink(): void {
+    clearTimeout(this.#linkTimer);
+    this.#linkTimer = setTimeout(() => void this.#writeLink(), LINK_AFTER);
+  }
+
+  async #fragment(): Promise<string> {
+    return link.encode(this.#state(), this.original, this.arrived ? this.arrived.source : this.source);
+  }
+
+  async #writeLink(): Promise<void> {
+    const fragment = await this.#fragment();
+    if (fragment.length > link.LONGEST_LINK) return;
+    try {
+      history.replaceState(history.state, "", `#${fragment}`);
+      this.#ownFragment = location.hash;
+    } catch {
+      // some browsers refuse many changes in a short time: the next one will do
+    }
+  }
+
+  /** The page's address with all its state, or a sentence why there is none. */
+  async address(): Promise<{ address: string } | { problem: string }> {
+    const fragment = await this.#fragment();
+    if (fragment.length > link.LONGEST_LINK) {
+      return { problem: "This edit is too long for a link. Copy the program itself instead." };
+    }
+    return { address: `${location.href.split("#")[0]}#${fragment}` };
+  }
+
+  async #arrive(fragment: string): Promise<void> {
+    const { state, source, problem } = await link.decode(fragment, this.original);
+    if (problem) this.notice = problem;
+    if (state.text !== undefined) this.text = state.text;
+    if (state.seed !== undefined) this.seed = state.seed;
+    if (state.data !== undefined) this.data = state.data;
+    if (state.room !== undefined) this.room = state.room;
+    if (state.temperature !== undefined) this.temperature = state.temperature;
+    if (state.model !== undefined) this.model = state.model;
+    if (source !== null && source !== this.source) {
+      this.arrived = { source, lines: link.linesChanged(link.edits(this.original, source)) };
+    }
+    if (this.ready) void this.look();
+  }
+
+  /** The reader's yes or no to an edit that came by link. */
+  answerArrived(use: boolean): void {
+    const arrived = this.arrived;
+    this.arrived = null;
+    if (!arrived) return;
+    if (use) this.setSource(arrived.source);
+    this.#touchLink();
+  }
+
+  // ---- Light and dark ----
+
+  setTheme(theme: Theme): void {
+    this.theme = theme;
+    if (theme === "system") delete document.documentElement.dataset["theme"];
+    else document.documentElement.dataset["theme"] = theme;
+    try {
+      if (theme === "system") localStorage.removeItem("theme");
+      else localStorage.setItem("theme", theme);
+    } catch {
+      // a private window: the choice lasts as long as the page
+    }
+  }
+}
+
+function storedTheme(): Theme {
+  try {
+    const theme = localStorage.getItem("theme");
+    return theme === "light" || theme === "dark" ? theme : "system";
+  } catch {
+    return "system";
+  }
+}
+
+/** What went wrong, for the reader; null when it was the reader who stopped it. */
+function failureOf(error: unknown): Failure | null {
+  if (!(error instanceof EngineError)) return { message: String(error), line: null, kind: "user" };
+  if (error.kind === "stopped") return null;
+  const kind = error.kind === "syntax" || error.kind === "run" ? error.kind : "user";
+  return { message: error.message, line: error.line, kind };
+}
+
+function narrow(): boolean {
+  return !matchMedia("(min-width: 1080px)").matches;
+}
