@@ -1,18 +1,21 @@
 // Builds the page into microgpt/site/built/ (or --outDir). See scripts/build.py for what comes before.
 
 import { createHash } from "node:crypto";
-import { createReadStream, existsSync, readFileSync } from "node:fs";
+import { createReadStream, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { deflateSync } from "node:zlib";
+import { gzipSync, inflateRawSync } from "node:zlib";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig, type Plugin } from "vite";
+import { licences, packageOf } from "./scripts/licences.mjs";
+import { source } from "./vite-plugin-source";
 
 const here = import.meta.dirname;
 const generated = join(here, "generated");
 const pyodide = dirname(createRequire(import.meta.url).resolve("pyodide"));
 
-const RECORDING_LIMIT = 60_000; // bytes, deflated: the page plays it before anything else has loaded
+const RECORDING = "recording.json.gz"; // beside the page; the page checks that it is of the same file
+const RECORDING_LIMIT = 60_000; // bytes: the page plays it before anything else has loaded
 
 /** What the page may do: its own files, and WebAssembly. Nothing inline, nothing from another host. */
 const POLICY = [
@@ -42,8 +45,8 @@ function needed(path: string): Buffer {
 }
 
 /**
- * Carries Python and the recording. Pyodide looks for its files by fixed names, so the folder has the hash.
- * Without the comments that point at source maps, which are not shipped.
+ * Carries Python, the recording and the licences. Pyodide looks for its files by fixed names, so their folder
+ * has the hash. The comments that point at source maps go, because the maps are not shipped.
  */
 function microgpt(): Plugin {
   const contents = Object.fromEntries(
@@ -56,10 +59,12 @@ function microgpt(): Plugin {
   const hash = (parts: Buffer[]) =>
     parts.reduce((h, part) => h.update(part), createHash("sha256")).digest("hex").slice(0, 10);
   const folder = `assets/python-${hash(Object.values(contents))}/`;
-  const recording = deflateSync(needed(join(generated, "recording.json")), { level: 9 });
+  const recorded = inflateRawSync(needed(join(generated, "recording.deflate")));
+  const recording = gzipSync(recorded, { level: 9 });
   if (recording.length > RECORDING_LIMIT)
     throw new Error(`The recording has ${recording.length} bytes, more than ${RECORDING_LIMIT}.`);
-  const recordingName = `assets/recording-${hash([recording])}.bin`;
+  const version = /^version = "(.+)"$/m.exec(needed(join(here, "..", "pyproject.toml")).toString())![1];
+  const { info: platform } = JSON.parse(needed(join(pyodide, "pyodide-lock.json")).toString());
   const sizes = Object.fromEntries(
     Object.entries(contents)
       .filter(([name]) => !name.endsWith(".mjs")) // loaded as modules, which nobody can count
@@ -70,24 +75,24 @@ function microgpt(): Plugin {
     name: "microgpt",
     config: () => ({
       define: {
-        __PYTHON__: JSON.stringify({ folder, sizes }),
-        __RECORDING__: JSON.stringify(recordingName),
+        __PYTHON__: JSON.stringify({ folder, sizes, platform, version }),
       },
     }),
-    generateBundle() {
+    generateBundle(_options, bundle) {
       for (const [name, source] of Object.entries(contents))
         this.emitFile({ type: "asset", fileName: folder + name, source });
-      this.emitFile({ type: "asset", fileName: recordingName, source: recording });
-      this.emitFile({
-        type: "asset",
-        fileName: "licences.txt",
-        source: needed(join(generated, "licences.txt")),
-      });
+      this.emitFile({ type: "asset", fileName: RECORDING, source: recording });
+      const bundled = Object.values(bundle).flatMap((part) =>
+        part.type === "chunk" ? part.moduleIds.map(packageOf).filter((name) => name !== null) : [],
+      );
+      const { text, markdown } = licences(new Set(bundled));
+      this.emitFile({ type: "asset", fileName: "licences.txt", source: text });
+      writeFileSync(join(generated, "THIRD_PARTY.md"), markdown);
     },
     configureServer(server) {
       server.middlewares.use((request, response, next) => {
         const path = (request.url ?? "").split("?")[0]!.slice(1);
-        if (path === recordingName) return void response.end(recording);
+        if (path === RECORDING) return void response.end(recording);
         const file = path.startsWith(folder) && pythonFiles[path.slice(folder.length)];
         if (!file) return next();
         if (file.endsWith(".mjs")) response.setHeader("content-type", "text/javascript");
@@ -129,7 +134,7 @@ export default defineConfig(({ mode }) => ({
   root: here,
   base: "./",
   publicDir: existsSync(join(here, "public")) ? "public" : false,
-  plugins: [svelte(), microgpt(), styleSheetObjects()],
+  plugins: [svelte(), source(), microgpt(), styleSheetObjects()],
   optimizeDeps: { exclude: ["style-mod"] },
   build: {
     outDir: join(here, "..", "microgpt", "site", "built"),

@@ -42,8 +42,8 @@ interface Waiting {
   reject: (error: EngineError) => void;
 }
 
-/** Folder of Python's files below the page, and their sizes; put in by the build. */
-declare const __PYTHON__: { folder: string; sizes: Record<string, number> };
+/** Put in by the build; the folder is relative to the page. */
+declare const __PYTHON__: PythonFiles;
 
 const PATIENCE_MS = 1500; // how long Stop waits for a worker before it ends it
 const STOPPED: Failure = { message: "Stopped.", line: null, kind: "stopped" };
@@ -94,8 +94,8 @@ export class Engine {
       else this.#restart({ message: "Python stopped working.", line: null, kind: "broken" });
     };
     const files: PythonFiles = {
+      ...__PYTHON__,
       folder: new URL(__PYTHON__.folder, document.baseURI).href,
-      sizes: __PYTHON__.sizes,
     };
     this.#send({ boot: files });
   }

@@ -6,6 +6,10 @@ export interface PythonFiles {
   folder: string;
   /** File name -> size in bytes. */
   sizes: Record<string, number>;
+  /** What Pyodide was built for, as its lock file says. */
+  platform: Record<string, string>;
+  /** Of the microgpt package, which is not installed in the page as pip would. */
+  version: string;
 }
 
 export type Phase = "download" | "python" | "import";

@@ -2,19 +2,16 @@
 
 import { EditorView } from "@codemirror/view";
 import { Engine } from "./client";
-import { loadRecording } from "./recording";
 
 declare global {
   interface Window {
     engine: Engine;
     seen: { name: string; at: number; value: unknown }[];
-    loadRecording: typeof loadRecording;
   }
 }
 
 const engine = new Engine();
 window.engine = engine;
-window.loadRecording = loadRecording;
 window.seen = [];
 for (const name of ["status", "progress", "ready", "train", "print", "restarted"] as const)
   engine.on(name, (value) => {

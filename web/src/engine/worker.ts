@@ -15,27 +15,21 @@ class StartFailed extends Error {}
 
 // ---- Fetching, with an honest count of bytes ----
 
-/** Fetches every file of Python at once and counts the bytes as they arrive. */
+/** Fetches the files of Python, all at once, and counts the bytes as they arrive. */
 function download({ folder, sizes }: PythonFiles): Map<string, Promise<Response>> {
   const total = Object.values(sizes).reduce((sum, size) => sum + size, 0);
   let loaded = 0;
   let reported = 0;
   const count = (bytes: number) => {
     loaded += bytes;
-    if (loaded - reported < total / 200 && loaded < total) return;
+    if (loaded < total && loaded - reported < total / 200) return;
     reported = loaded;
-    post({ event: "progress", phase: "download", loaded, total });
+    post({ event: "progress", phase: loaded < total ? "download" : "python", loaded, total });
   };
-  const get = async (name: string): Promise<Response> => {
-    const url = new URL(name, folder).href;
-    let response: Response;
-    try {
-      response = await realFetch(url);
-    } catch {
-      throw new StartFailed(
-        "Python could not be downloaded. Check the connection, then try again.",
-      );
-    }
+  const get = async (name: string, url: string): Promise<Response> => {
+    const response = await realFetch(url).catch(() => null);
+    if (!response)
+      throw new StartFailed("Python could not be downloaded. Check the connection, then try again.");
     if (!response.ok || !response.body)
       throw new StartFailed(
         `Python could not be downloaded: the server answered ${response.status} for ${name}.`,
@@ -46,19 +40,21 @@ function download({ folder, sizes }: PythonFiles): Map<string, Promise<Response>
         controller.enqueue(chunk);
       },
     });
+    const body = response.body.pipeThrough(counter);
+    // WebAssembly is compiled while it arrives; the rest is read now, whoever asks for it later.
     // The type is set here, so that no server's table of file types can break the start.
-    const type = name.endsWith(".wasm") ? "application/wasm" : "application/octet-stream";
-    return new Response(response.body.pipeThrough(counter), { headers: { "content-type": type } });
+    if (name.endsWith(".wasm"))
+      return new Response(body, { headers: { "content-type": "application/wasm" } });
+    return new Response(await new Response(body).arrayBuffer());
   };
-  return new Map(
-    Object.keys(sizes)
-      .filter((name) => !name.endsWith(".mjs"))
-      .map((name) => {
-        const file = get(name);
-        file.catch(() => {}); // reported where it is awaited
-        return [new URL(name, folder).href, file];
-      }),
-  );
+  const files = new Map<string, Promise<Response>>();
+  for (const name of Object.keys(sizes)) {
+    const url = new URL(name, folder).href;
+    const file = get(name, url);
+    file.catch(() => {}); // reported by whoever awaits it
+    files.set(url, file);
+  }
+  return files;
 }
 
 const realFetch = scope.fetch.bind(scope);
@@ -81,10 +77,7 @@ async function boot(files: PythonFiles): Promise<void> {
   const instantiate = WebAssembly.instantiateStreaming;
   WebAssembly.instantiateStreaming = async (source, imports) => {
     try {
-      const result = await instantiate(source, imports);
-      const total = Object.values(files.sizes).reduce((sum, size) => sum + size, 0);
-      post({ event: "progress", phase: "python", loaded: total, total });
-      return result;
+      return await instantiate(source, imports);
     } catch (error) {
       giveUp(error);
       throw error;
@@ -100,7 +93,7 @@ async function boot(files: PythonFiles): Promise<void> {
       indexURL: folder,
       stdLibURL: stdlib!,
       packageBaseUrl: folder,
-      lockFileContents: { info: LOCK, packages: {} },
+      lockFileContents: { info: files.platform, packages: {} } as never,
       stdout: print,
       stderr: print,
     });
@@ -112,23 +105,18 @@ async function boot(files: PythonFiles): Promise<void> {
   const total = Object.values(files.sizes).reduce((sum, size) => sum + size, 0);
   post({ event: "progress", phase: "import", loaded: total, total });
   python.FS.writeFile("/tmp/core.zip", archive);
+  python.globals.set("version", files.version);
   call = python.runPython(`
 import zipfile
 with zipfile.ZipFile("/tmp/core.zip") as archive:
     archive.extractall("/home/pyodide")
+import microgpt
+microgpt.__version__ = version
 import microgpt.bridge
 microgpt.bridge.call
 `) as typeof call;
   post({ event: "ready", boot: ask("boot", {}) });
 }
-
-const LOCK = {
-  arch: "wasm32",
-  abi_version: "",
-  platform: "",
-  python: "",
-  version: "",
-} as never;
 
 /** A sentence for whatever kept Python from starting. */
 function sentence(error: unknown): string {
