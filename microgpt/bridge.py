@@ -1,9 +1,8 @@
 """What the page asks of Python: plain data in, plain data out; no HTML, no HTTP, no state but one `Session`.
 
 `call(name, arguments)` is the whole door: JSON in, JSON out. It never raises: whatever goes wrong is an
-answer, `{"error": {"message", "line", "kind"}}`, in words that a reader can use. The kinds are `syntax`
-(the source has a problem before it runs), `run` (it failed while it ran) and `user` (something asked for
-cannot be).
+answer, `{"error": {"message", "line", "kind"}}`, in words that a reader can use. The kinds are `run` (the
+source is at fault, at that line) and `user` (something asked for cannot be).
 
 `python -m microgpt.bridge record FILE` runs the file and writes the recording that the page plays
 before Python is there.
@@ -51,7 +50,7 @@ class Session:
         """What the page needs to know before anything runs."""
         return {
             "python": platform.python_version(), "version": __version__, "source": file.ORIGINAL,
-            "datasets": [vars(dataset) if hasattr(dataset, "__dict__") else dataset for dataset in _datasets()],
+            "datasets": list(data.DATASETS.values()),
         } | _outline(file.ORIGINAL)  # fmt: skip
 
     def check(self, source: str) -> Plain:
@@ -182,15 +181,11 @@ def call(name: str, arguments: str = "{}") -> str:
             raise MicrogptError(f"The page asked for {name}, which this version does not know.")
         answer: Plain = {"ok": getattr(_session, name)(**json.loads(arguments))}
     except MicrogptError as error:
-        answer = {"error": {"message": error.message, "line": error.line, "kind": _kind(name, error)}}
+        answer = {"error": {"message": error.message, "line": error.line, "kind": "user" if error.line is None else "run"}}
     except Exception as error:  # the page gets words, whatever happened
         told = file.explain(error, file.ORIGINAL)
         answer = {"error": {"message": told.message, "line": told.line, "kind": "run"}}
     return json.dumps(finite(answer), allow_nan=False, separators=(",", ":"))
-
-
-def _kind(name: str, error: MicrogptError) -> str:
-    return "user" if error.line is None else "run"
 
 
 def _outline(source: str) -> Plain:
@@ -201,10 +196,6 @@ def _outline(source: str) -> Plain:
             {"name": k.name, "function": k.function, "value": k.value, "line": k.line} for k in file.knobs(source)
         ],
     }
-
-
-def _datasets() -> list[Any]:
-    return list(data.DATASETS.values()) if isinstance(data.DATASETS, dict) else list(data.DATASETS)
 
 
 _corpora: dict[str, data.Corpus] = {}

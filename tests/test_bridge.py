@@ -19,13 +19,13 @@ ORIGINAL = source.ORIGINAL
 Answer = dict[str, Any]
 
 
-def ask(name: str, **arguments: Any) -> Answer:
+def ask(name: str, /, **arguments: Any) -> Answer:
     answer: Answer = json.loads(bridge.call(name, json.dumps(arguments)))
     assert "ok" in answer, answer
     return answer["ok"]  # type: ignore[no-any-return]
 
 
-def refused(name: str, **arguments: Any) -> Answer:
+def refused(name: str, /, **arguments: Any) -> Answer:
     answer: Answer = json.loads(bridge.call(name, json.dumps(arguments)))
     assert "error" in answer, "this should have been refused"
     assert answer["error"]["message"].strip()
