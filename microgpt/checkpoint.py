@@ -230,7 +230,7 @@ def dumps(run: Run) -> bytes:
     weights = run.named_weights()
     for name, weight in weights.items():
         tensors[name] = _flat(weight.data)
-    for name, (m, v) in zip(weights, run.moments or []):
+    for name, (m, v) in zip(weights, run.moments or [], strict=run.moments is not None):
         tensors["m." + name], tensors["v." + name] = _flat(m), _flat(v)
     tensors["losses"] = ((len(run.losses),), array("d", run.losses))
     if len(tensors) != len(weights) + 2 * len(run.moments or []) + 1:
@@ -311,7 +311,18 @@ def parse(
         _damaged(name, f"it says step {step:,} of {steps}, and holds {len(losses):,} losses")
     if not all(map(math.isfinite, (x for _, array_ in tensors.values() for x in array_))):
         _damaged(name, "some of its numbers are not finite")
-    return Checkpoint(source, vocab, sizes, data=facts, tensors=tensors, **numbers)  # type: ignore[arg-type]
+    return Checkpoint(
+        source=source,
+        vocab=vocab,
+        sizes=sizes,
+        seed=training["seed"],
+        step=step,
+        steps=steps,
+        batch=numbers["batch"],
+        lr=numbers["lr"],
+        data=facts,
+        tensors=tensors,
+    )
 
 
 def loads(
@@ -401,9 +412,7 @@ def _corpus(
             f"The data set {called} is not the one that this run was trained on, so it cannot go "
             "on training."
         )
-    return data.Corpus(
-        called, str(saved.data.get("title", called)), [], str(saved.data.get("separator", ""))
-    ), problem
+    return data.Corpus(called, str(saved.data.get("title", called)), (), None), problem
 
 
 def _fill(run: Run, saved: Checkpoint, name: str) -> None:
@@ -424,8 +433,8 @@ def _fill(run: Run, saved: Checkpoint, name: str) -> None:
             )
     for key, weight in weights.items():
         weight.data = _rows(*saved.tensors[key])
-    for key, moment in zip(weights, run.moments or []):
-        for mark, rows in zip(("m.", "v."), moment):
+    for key, moment in zip(weights, run.moments or [], strict=run.moments is not None):
+        for mark, rows in zip(("m.", "v."), moment, strict=True):
             rows[:] = _rows(*saved.tensors[mark + key])
 
 

@@ -19,6 +19,7 @@ from microgpt.errors import MicrogptError
 from microgpt.source import NEEDED, ORIGINAL, execute, explain
 
 HELD_OUT = 200  # documents that a held-out loss is measured on, unless told otherwise
+ASKED = 100  # documents of a task whose answers are asked for, unless told otherwise
 MOST_WEIGHTS = (
     10_000_000  # more than this is beyond what lists of Python numbers can hold and train
 )
@@ -32,6 +33,11 @@ Matrix = list[list[float]]
 
 class ArgumentError(MicrogptError):
     """A size, a number or a prefix that no run can have: the caller's to mend."""
+
+
+class DivergedError(MicrogptError):
+    """The numbers of a run have left the range of what can be trained; its last weights are no
+    good."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,7 @@ class Run:
                 "step."
             )
         if not math.isfinite(loss):
-            raise MicrogptError(f"The loss became {loss} at step {self.step + 1:,}{self._lower()}.")
+            raise DivergedError(f"The loss became {loss} at step {self.step + 1:,}{self._lower()}.")
         return float(loss)
 
     def _lower(self) -> str:
@@ -269,10 +275,10 @@ class Run:
         self._generator = None
         self.step = before.step
         del self.losses[before.step :]
-        for w, rows in zip(self._weights, before.weights):
+        for w, rows in zip(self._weights, before.weights, strict=True):
             w.data, w.grad = rows, []
-        for kept, copied in zip(self.moments or [], before.moments):
-            for rows, old in zip(kept, copied):
+        for kept, copied in zip(self.moments or [], before.moments, strict=True):
+            for rows, old in zip(kept, copied, strict=True):
                 rows[:] = old
         self._whole = True
 
@@ -297,23 +303,48 @@ class Run:
             MicrogptError: there are no held-out documents, or the source fails.
         """
         self._need_data()
-        if limit is not None and limit < 1:
-            raise ArgumentError("A held-out loss needs at least one document.")
-        docs = list(self.held_out_docs)
-        if not docs:
-            raise MicrogptError("The data are too few to hold any document out.")
-        random.Random(0).shuffle(docs)
+        docs = self._held_out(limit)
         total, count = 0.0, 0
         try:
-            for doc in docs[:limit]:
+            for doc in docs:
                 ids = self.namespace["encode"](doc, self.vocab)
                 ids = ids if self.context is None else ids[: self.context + 1]
-                for row, target in zip(self._probabilities(ids[:-1]), ids[1:]):
+                for row, target in zip(self._probabilities(ids[:-1]), ids[1:], strict=False):
                     total -= math.log(row[target] / sum(row) + 1e-30)
                     count += 1
         except (Exception, SystemExit) as error:
             raise self._in_words(error) from error
         return total / count
+
+    def exact_answers(self, limit: int | None = ASKED) -> float:
+        """The share of held-out documents of a task that the model completes exactly, greedily.
+
+        Args:
+            limit: the most documents to ask, always the same ones; None asks all.
+
+        Raises:
+            MicrogptError: the data are no task with answers, nothing is held out, or the source
+            fails.
+        """
+        self._need_data()
+        if not self.corpus.separator:
+            raise MicrogptError(f"The documents of {self.corpus.name} have no answers to score.")
+        docs = self._held_out(limit)
+        right = 0
+        for doc in docs:
+            question = self.corpus.question(doc)
+            right += self.sample(1, temperature=0, prefix=question) == [doc]
+        return right / len(docs)
+
+    def _held_out(self, limit: int | None) -> list[str]:
+        """The first held-out documents of an order that is always the same."""
+        if limit is not None and limit < 1:
+            raise ArgumentError("There must be at least one document to measure on.")
+        docs = list(self.held_out_docs)
+        if not docs:
+            raise MicrogptError("The data are too few to hold any document out.")
+        random.Random(0).shuffle(docs)
+        return docs[:limit]
 
     def _probabilities(self, ids: list[int]) -> Matrix:
         """(T,) -> (T, V), by the source's own softmax where it has one."""
@@ -410,7 +441,7 @@ class Run:
             return MicrogptError("The source asked Python to exit.")
         if training and isinstance(error, OverflowError):
             where = explain(error, self.source).line
-            return MicrogptError(
+            return DivergedError(
                 f"A number became too large at step {self.step + 1:,}{self._lower()}.", line=where
             )
         if isinstance(error, StopIteration):

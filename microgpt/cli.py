@@ -1,0 +1,1345 @@
+"""The command `microgpt`: the explainer, and the same model in the terminal.
+
+Whatever a person can do wrong ends in one sentence on standard error and an exit code: 2 for a
+command that cannot be meant, 130 after Ctrl-C, 1 for the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import microgpt
+from microgpt import checkpoint, data
+from microgpt import source as file
+from microgpt.errors import MicrogptError
+from microgpt.run import ASKED, HELD_OUT, ArgumentError, DivergedError, Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+Plain = dict[str, Any]
+
+SAVE_EVERY = 100  # steps between two writes of the checkpoint
+REFRESH = 0.1  # seconds between two drawings of the progress bar
+FEW = 3  # texts that are shown while training goes on
+
+
+# ---- The command and its errors ----
+
+
+class Commands(click.Group):
+    """`microgpt` alone means `microgpt serve`; every failure is told in one sentence."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        sys.exit(self._code(*args, **options))
+
+    def _code(self, *args: Any, **options: Any) -> int:
+        options["standalone_mode"] = False
+        try:
+            result = super().main(*args, **options)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "microgpt"
+            tell(f"{_one_line(error)}. See {where} --help.")
+            return 2
+        except click.ClickException as error:
+            tell(f"{_one_line(error)}.")
+            return 1
+        except ArgumentError as error:
+            tell(error.message)
+            return 2
+        except MicrogptError as error:
+            tell(f"gpt.py, line {error.line}: {error.message}" if error.line else error.message)
+            return 1
+        except (click.Abort, KeyboardInterrupt):
+            tell("Stopped.")
+            return 130
+        return result if isinstance(result, int) else 0
+
+
+def _one_line(error: click.ClickException) -> str:
+    return " ".join(error.format_message().split()).rstrip(".")
+
+
+def tell(sentence: str) -> None:
+    """Say something to the person, on standard error."""
+    with contextlib.suppress(OSError):  # nobody may be there any more to read it
+        click.echo(f"microgpt: {sentence}", err=True)
+
+
+@contextlib.contextmanager
+def named(program: Path | None) -> Iterator[None]:
+    """Give errors of an edited source the name that the person knows it by."""
+    try:
+        yield
+    except MicrogptError as error:
+        if error.line is None or program is None:
+            raise
+        error.message = f"{program}, line {error.line}: {error.message}"
+        error.line = None
+        raise
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    """What reads an option as a whole number, `least` or more."""
+
+    def convert(value: Any) -> int:
+        try:
+            number = int(str(value))
+        except ValueError:
+            raise click.BadParameter(f"{value} is not a whole number") from None
+        if number < least:
+            raise click.BadParameter(f"it must be {least} or more, not {number}")
+        return number
+
+    return convert
+
+
+def _number(*, positive: bool) -> Callable[[Any], float]:
+    """What reads an option as a finite number, 0 or more; above 0 when it must be positive."""
+
+    def convert(value: Any) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            raise click.BadParameter(f"{value} is not a number") from None
+        if not math.isfinite(number) or number < 0 or (positive and number == 0):
+            wanted = "a number above 0" if positive else "a number, 0 or more"
+            raise click.BadParameter(f"it must be {wanted}, not {value}")
+        return number
+
+    return convert
+
+
+WHOLE, COUNT = _whole(1), _whole(0)
+POSITIVE, NUMBER = _number(positive=True), _number(positive=False)
+FILE = click.Path(path_type=Path)
+
+Command = Callable[..., Any]
+
+
+def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_sizes = _all(
+    click.option("--n-layer", type=WHOLE, metavar="N", help="Layers (1)."),
+    click.option("--n-head", type=WHOLE, metavar="N", help="Attention heads of a layer (4)."),
+    click.option("--n-embd", type=WHOLE, metavar="N", help="Channels, shared by the heads (16)."),
+    click.option("--block-size", type=WHOLE, metavar="N", help="Context in tokens (16)."),
+    click.option("--std", type=NUMBER, metavar="X", help="Spread of the first weights (0.08)."),
+)
+_source_file = click.option(
+    "--source", "source_file", type=FILE, metavar="FILE", help="An edited gpt.py, to run instead."
+)
+_data = click.argument("data_name", metavar="[DATA]", required=False)
+_text = click.option("--text", metavar="TEXT", help="The documents themselves, one a line.")
+_link = click.option(
+    "--link", metavar="URL", help="A link of the page: its edit, its data and its seed."
+)
+_trust = click.option(
+    "--trust", is_flag=True, help="Run a program that came in a checkpoint or a link."
+)
+_checkpoint_file = click.option(
+    "--checkpoint", "checkpoint_file", type=FILE, metavar="FILE", help="A trained model."
+)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"microgpt {microgpt.__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="microgpt COMMAND --help says more about each, with examples.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Print the version.",
+)  # fmt: skip
+def main() -> None:
+    """A whole GPT in one file of 150 lines, to read, run, take apart and edit.
+
+    \b
+      microgpt                        open the explainer in the browser
+      microgpt train                  train on names, here in the terminal
+      microgpt xray anna              every value of every line, for "anna"
+    """
+
+
+# ---- serve, export, source ----
+
+
+@main.command()
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help="Instead of the first free one from 8150.",
+)
+@click.option("--no-open", is_flag=True, help="Do not open the browser.")
+def serve(port: int | None, no_open: bool) -> None:
+    """Open the explainer in the browser, served on this machine alone.
+
+    \b
+      microgpt                        the same, for short
+      microgpt serve --port 9000
+      microgpt --no-open              print the address, open nothing
+
+    Ctrl-C ends it.
+    """
+    from microgpt import site
+
+    site.serve(port=port, open_browser=not no_open)
+
+
+@main.command(short_help="Write the explainer as a static site.")
+@click.argument("folder", type=FILE)
+def export(folder: Path) -> None:
+    """Write the explainer to FOLDER as a static site, for any web server.
+
+    \b
+      microgpt export public
+      python -m http.server -d public
+    """
+    from microgpt import site
+
+    site.export(folder)
+
+
+@main.command(short_help="Print the file.")
+@click.option("--path", is_flag=True, help="Print where the file is.")
+@click.option("--diff", is_flag=True, help="Print how it differs from the gpt.py of this package.")
+@click.option(
+    "--checkpoint", "checkpoint_file", type=FILE, metavar="FILE",
+    help="The program inside a checkpoint; it is read, not run.",
+)  # fmt: skip
+@_link
+def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | None) -> None:
+    """Print the file: the whole model, its training and its sampling.
+
+    \b
+      microgpt source
+      microgpt source > mine.py       a copy to edit,
+      microgpt train --source mine.py     and to train
+      microgpt source --checkpoint names.safetensors --diff
+    """
+    if path:
+        click.echo(file.PATH)
+        return
+    text = file.ORIGINAL
+    if checkpoint_file is not None:
+        text = checkpoint.read(checkpoint_file).source
+    elif link is not None:
+        text = _state(link).get("source", file.ORIGINAL)
+    if diff:
+        text = file.diff(file.ORIGINAL, text)
+        if not text:
+            tell("There is no difference.")
+            return
+    if sys.stdout.isatty():
+        from rich.syntax import Syntax
+
+        kind = "diff" if diff else "python"
+        _console().print(
+            Syntax(printable(text), kind, line_numbers=not diff, theme="ansi_dark", word_wrap=True)
+        )
+    else:
+        click.echo(text, nl=not text.endswith("\n"))
+
+
+# ---- train ----
+
+
+@main.command(short_help="Train a model.")
+@_data
+@_text
+@click.option("--steps", type=WHOLE, metavar="N", help="Training steps (1000).")
+@click.option("--batch", type=WHOLE, metavar="N", help="Documents in each step (1).")
+@click.option("--lr", type=POSITIVE, metavar="X", help="Learning rate of the first step (0.01).")
+@click.option("--seed", type=COUNT, metavar="N", help="Decides first weights and order (42).")
+@_sizes
+@_source_file
+@_link
+@click.option("--out", type=FILE, metavar="FILE", help="Save the run in this checkpoint.")
+@click.option(
+    "--save-every",
+    type=WHOLE,
+    metavar="N",
+    default=SAVE_EVERY,
+    help="Steps between two saves (100).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there already.")
+@click.option("--resume", type=FILE, metavar="FILE", help="Go on with the run in a checkpoint.")
+@click.option(
+    "--every",
+    type=WHOLE,
+    metavar="N",
+    help="Steps between two looks at it (a fifth of all).",
+)
+@click.option("--samples", type=COUNT, metavar="N", default=10, help="New texts at the end (10).")
+@click.option("--temperature", type=NUMBER, metavar="X", help="Of the samples (1).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+@_trust
+@click.pass_context
+def train(
+    ctx: click.Context,
+    data_name: str | None,
+    text: str | None,
+    steps: int | None,
+    batch: int | None,
+    lr: float | None,
+    seed: int | None,
+    n_layer: int | None,
+    n_head: int | None,
+    n_embd: int | None,
+    block_size: int | None,
+    std: float | None,
+    source_file: Path | None,
+    link: str | None,
+    out: Path | None,
+    save_every: int,
+    overwrite: bool,
+    resume: Path | None,
+    every: int | None,
+    samples: int,
+    temperature: float | None,
+    as_json: bool,
+    trust: bool,
+) -> int:
+    """Train a model on DATA: a data set's name, or a text file, one document a line.
+
+    \b
+      microgpt train                  on the bundled names
+      microgpt train sort --steps 3000 --batch 8
+      microgpt train poems.txt --block-size 32 --out poems.safetensors
+      microgpt train --resume poems.safetensors poems.txt
+      microgpt train --json | jq .loss
+
+    Ctrl-C stops; with --out the run is saved, and --resume goes on exactly as if it had
+    never stopped.
+    """
+    sizes: dict[str, float | None] = {
+        "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "block_size": block_size,
+        "std": std,
+    }  # fmt: skip
+    until = None
+    program = source_file
+    if resume is not None:
+        fixed: Plain = {"steps": steps, "batch": batch, "lr": lr, "seed": seed}
+        fixed |= {"source": source_file, "link": link, **sizes}
+        given = next((name for name, value in fixed.items() if value is not None), None)
+        if given is not None:
+            option = "--" + given.replace("_", "-")
+            raise click.UsageError(
+                f"--resume goes on with a run as it was begun; leave out {option}", ctx
+            )
+        run = _load(resume, _corpus(data_name, text), trust)
+        program = resume
+        if run.data_problem is not None and not run.done:
+            raise MicrogptError(run.data_problem)
+        out = resume if out is None else out
+    else:
+        state: Plain = {}
+        if link is not None:
+            if source_file is not None:
+                raise click.UsageError("--link and --source cannot both say what to run", ctx)
+            state = _state(link)
+        corpus = _corpus(data_name, text) or _linked_corpus(state)
+        written = read_program(source_file) if source_file else state.get("source", file.ORIGINAL)
+        if link is not None:
+            _ask_trust(written, trust, "This link", "microgpt source --diff --link URL")
+        seed = state.get("seed", 42) if seed is None else seed
+        until = state.get("step") or None
+        if temperature is None:
+            temperature = state.get("temperature")
+        with named(program):
+            run = Run(
+                written, corpus, seed=seed, steps=steps, batch=batch, lr=lr, vocab=None, **sizes
+            )
+    if out is not None:
+        _check_out(out, resume, overwrite, ctx)
+        if not run.resumable:
+            tell(
+                "This source's train takes no start and moments: the run can be saved, not "
+                "continued."
+            )
+    report = Json() if as_json else Bar() if sys.stdout.isatty() else Lines()
+    training = Training(run, report, out, save_every, every, until, program)
+    with named(program):
+        return training.go(samples, 1.0 if temperature is None else temperature)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or another request to end; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn the signals that ask a program to end into `Stopped`.
+
+    A source may catch everything and go on; so the third request ends the process at once.
+    """
+    asked = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += 1
+        if asked >= 3:
+            os._exit(128 + number)
+        raise Stopped(number)
+
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):
+        wanted.append(signal.SIGHUP)
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in wanted:
+            with contextlib.suppress(ValueError):  # not in the main thread: leave them alone
+                before[number] = signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait for the few milliseconds that saving takes."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Training:
+    """The loop of `microgpt train`: steps, looks, saves, and an end that loses nothing."""
+
+    def __init__(
+        self,
+        run: Run,
+        report: Report,
+        out: Path | None,
+        save_every: int,
+        every: int | None,
+        until: int | None,
+        program: Path | None,
+    ) -> None:
+        self.run, self.report, self.out, self.save_every = run, report, out, save_every
+        self.steps = run.steps if until is None else min(until, run.steps or until)
+        self.every = every or max(100, (run.steps or 0) // 5)
+        self.saved: int | None = None  # the step that is in the file
+        self.warned = False
+
+    def go(self, samples: int, temperature: float) -> int:
+        """Train to the end; the exit code."""
+        run = self.run
+        with stoppable():
+            try:
+                with self.report:
+                    self.report.begin(run, self.steps)
+                    with contextlib.redirect_stdout(self.report.aside or sys.stdout):
+                        self._steps(temperature)
+                    if self.out is not None and self.saved != run.step:
+                        self._save()
+                    look = Look.at(run, samples, temperature, seed=run.seed, exact=True)
+                    self.report.end(run, look, self.out)
+            except Stopped as stop:
+                return self._stopped(stop)
+            except BrokenPipeError:
+                self._last_save()
+                with contextlib.suppress(OSError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            except DivergedError as error:
+                self._add(error, self.saved)
+                raise
+            except MicrogptError as error:
+                if self.saved != run.step:
+                    self._last_save()
+                self._add(error, self.saved)
+                raise
+        return 0
+
+    def _steps(self, temperature: float) -> None:
+        run = self.run
+        while not run.done and (self.steps is None or run.step < self.steps):
+            run.advance()
+            self.report.step(run)
+            last = run.done or run.step == self.steps
+            if self.out is not None and run.step % self.save_every == 0 and not last:
+                self._save_or_warn()
+            if run.step % self.every == 0 and not last:
+                self.report.look(run, Look.at(run, FEW, temperature, seed=run.step))
+
+    def _save(self) -> None:
+        assert self.out is not None
+        with undisturbed():
+            checkpoint.save(self.run, self.out)
+            self.saved = self.run.step
+        self.report.save(self.run, self.out)
+
+    def _save_or_warn(self) -> None:
+        """A full disk in the middle of a long run is no reason to end it: there may be room
+        later."""
+        try:
+            self._save()
+        except MicrogptError as error:
+            if not self.warned:
+                tell(f"{error.message} Training goes on, and the next save is tried as planned.")
+            self.warned = True
+
+    def _last_save(self) -> None:
+        """Save what there is, when something has gone wrong already."""
+        if self.out is not None and self.run.whole and self.run.step:
+            try:
+                with undisturbed():
+                    checkpoint.save(self.run, self.out)
+                    self.saved = self.run.step
+            except MicrogptError as error:
+                tell(error.message)
+
+    def _add(self, error: MicrogptError, saved: int | None) -> None:
+        if self.out is not None:
+            error.message += (
+                f" Nothing has been saved in {self.out} yet."
+                if saved is None
+                else f" {self.out} holds step {saved:,}."
+            )
+
+    def _stopped(self, stop: Stopped) -> int:
+        run = self.run
+        if self.out is not None and self.saved != run.step:
+            self._last_save()
+        of = "" if self.steps is None else f" of {self.steps:,}"
+        where = f"Stopped after step {run.step:,}{of}"
+        if self.out is None:
+            tell(f"{where}; nothing was saved, because no --out FILE was given.")
+        elif self.saved is None:
+            tell(f"{where}; there is nothing to save.")
+        elif run.resumable and not run.done:
+            tell(
+                f"{where}; step {self.saved:,} is saved. Go on with: "
+                f"microgpt train --resume {self.out}{_again(run)}"
+            )
+        else:
+            tell(f"{where}; step {self.saved:,} is saved in {self.out}.")
+        return 128 + stop.number
+
+
+def _again(run: Run) -> str:
+    return "" if run.corpus.name in data.DATASETS else " DATA"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run can do at a step: its held-out loss, its exact answers, a few texts."""
+
+    held_out: float | None  # nats a token; None when no document is held out
+    read: int  # the documents that it was measured on
+    exact: float | None  # the share of exact answers; None where the data are no task
+    asked: int  # the documents that they were asked of
+    temperature: float
+    texts: list[tuple[str, bool]]  # each text, and whether it is in the data
+
+    @classmethod
+    def at(cls, run: Run, n: int, temperature: float, *, seed: int, exact: bool = False) -> Look:
+        """Look at a run as it is now."""
+        kept = len(run.held_out_docs)
+        texts = run.sample(n, temperature=temperature, seed=seed)
+        return cls(
+            held_out=run.held_out_loss() if kept else None,
+            read=min(kept, HELD_OUT),
+            exact=run.exact_answers() if kept and exact and run.corpus.separator else None,
+            asked=min(kept, ASKED),
+            temperature=temperature,
+            texts=[(text, run.knows(text)) for text in texts],
+        )
+
+    def plain(self) -> Plain:
+        """As JSON has it."""
+        return {
+            "held_out": self.held_out, "exact": self.exact, "temperature": self.temperature,
+            "samples": [{"text": text, "known": known} for text, known in self.texts],
+        }  # fmt: skip
+
+
+class Report:
+    """How training is told while it goes on."""
+
+    aside: Any = None  # where the source's own prints go, when not to standard output
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def begin(self, run: Run, until: int | None) -> None:
+        """Training starts, up to a step."""
+
+    def step(self, run: Run) -> None:
+        """A step is done."""
+
+    def look(self, run: Run, look: Look) -> None:
+        """The run was looked at, between two steps."""
+
+    def save(self, run: Run, out: Path) -> None:
+        """The run was saved."""
+
+    def end(self, run: Run, look: Look, out: Path | None) -> None:
+        """Training is over, and the run was looked at for the last time."""
+
+
+class Json(Report):
+    """One JSON object a line; its `event` is start, step, look, save or end."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stdout
+        self.aside = sys.stderr
+        self.started = time.monotonic()
+
+    def _print(self, event: str, run: Run, **facts: Any) -> None:
+        print_json({"event": event, "step": run.step, **facts}, self.stream)
+
+    def begin(self, run: Run, until: int | None) -> None:
+        self._print(
+            "start", run, steps=run.steps, until=until, batch=run.batch, lr=run.lr, seed=run.seed,
+            sizes=run.sizes, weights=run.parameters, vocab=run.vocab, baseline=run.baseline,
+            data=run.corpus.name, train_docs=len(run.train_docs),
+            held_out_docs=len(run.held_out_docs), edited=run.source != file.ORIGINAL,
+        )  # fmt: skip
+
+    def step(self, run: Run) -> None:
+        self._print("step", run, loss=run.losses[-1], smoothed=run.smoothed())
+
+    def look(self, run: Run, look: Look) -> None:
+        self._print("look", run, **look.plain())
+
+    def save(self, run: Run, out: Path) -> None:
+        self._print("save", run, file=str(out))
+
+    def end(self, run: Run, look: Look, out: Path | None) -> None:
+        seconds = round(time.monotonic() - self.started, 3)
+        self._print("end", run, baseline=run.baseline, seconds=seconds, **look.plain())
+
+
+def print_json(value: Any, stream: Any = None) -> None:
+    """One line of JSON; a number that JSON cannot hold becomes the text "nan", "inf" or "-inf"."""
+    from microgpt.xray import finite
+
+    click.echo(json.dumps(finite(value), allow_nan=False, ensure_ascii=False), file=stream)
+
+
+class Lines(Report):
+    """Plain lines, for a file or a pipe."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.first = 0  # the step that this command began at
+        self.until: int | None = None
+
+    def say(self, line: str = "") -> None:
+        click.echo(line)
+
+    def begin(self, run: Run, until: int | None) -> None:
+        self.first, self.until = run.step, until
+        size = len(run.vocab)
+        self.say(
+            f"Data: {printable(run.corpus.name)}, {counted(len(run.train_docs), 'document')} to "
+            f"learn from and {len(run.held_out_docs):,} held out; {counted(size, 'token')}."
+        )
+        words = (("n_layer", "layer"), ("n_head", "head"), ("n_embd", "channel"))
+        shape = [counted(int(run.sizes[name]), word) for name, word in words if name in run.sizes]
+        shape += [] if run.context is None else [f"context {run.context}"]
+        self.say(f"Model: {', '.join([counted(run.parameters, 'weight'), *shape])}.")
+        if run.source != file.ORIGINAL:
+            self.say(f"Program: gpt.py with {changed(run.source)}.")
+        plan = [] if run.steps is None else [counted(run.steps, "step")]
+        plan += [] if run.batch is None else [counted(run.batch, "document") + " a step"]
+        plan += [] if run.lr is None else [f"learning rate {run.lr:g}"]
+        self.say(f"Training: {', '.join([*plan, f'seed {run.seed}'])}.")
+        enough = data.DATASETS.get(run.corpus.name)
+        given = (run.steps or 0) * (run.batch or 1)
+        task = run.corpus.separator is not None and not run.step
+        if enough is not None and task and given < enough["steps"] * enough["batch"]:
+            self.say(
+                f"To learn {run.corpus.name}, --steps {enough['steps']} --batch "
+                f"{enough['batch']} are enough."
+            )
+        if run.step:
+            self.say(f"Going on after step {run.step:,}.")
+        self.say(f"A guess among {size} tokens scores ln {size} = {run.baseline:.3f}.")
+        self.say()
+
+    def look(self, run: Run, look: Look) -> None:
+        width = len(f"{self.until or run.step:,}")
+        measured = "" if look.held_out is None else f"  held out {look.held_out:.3f}"
+        left = "" if self.left(run) is None else f"  {self.left(run)} left"
+        shown = "  ".join(shown_text(text) for text, _ in look.texts)
+        loss = f"step {run.step:>{width},}  loss {run.smoothed():.3f}"
+        self.say(f"{loss}{measured}{left}  {shown}".rstrip())
+
+    def left(self, run: Run) -> str | None:
+        """The time that is left, at the pace so far."""
+        done = run.step - self.first
+        if self.until is None or not done:
+            return None
+        return duration((time.monotonic() - self.started) / done * (self.until - run.step))
+
+    def end(self, run: Run, look: Look, out: Path | None) -> None:
+        done, size = run.step - self.first, len(run.vocab)
+        if done:
+            self.say()
+            took = duration(time.monotonic() - self.started)
+            self.say(f"{counted(done, 'step')} in {took}; loss {run.smoothed():.3f}.")
+        else:
+            self.say(f"This run is finished: {counted(run.step, 'step')} done.")
+        if look.held_out is not None:
+            self.say(
+                f"Held-out loss {look.held_out:.3f} a token, on {counted(look.read, 'document')} "
+                f"never trained on; a guess among {size} scores {run.baseline:.3f}."
+            )
+            if not look.held_out < run.baseline:
+                self.say("That is no better than a guess; try a lower --lr, or more --steps.")
+        if look.exact is not None:
+            self.say(
+                f"Exact answers {look.exact:.0%}, on {counted(look.asked, 'document')} held out."
+            )
+        if look.texts:
+            new = sum(not known for _, known in look.texts)
+            texts = counted(len(look.texts), "new text" if new == len(look.texts) else "text")
+            self.say()
+            self.say(f"{texts} at temperature {look.temperature:g}, {new} not in the data:")
+            for text, known in look.texts:
+                self.say(f"  {shown_text(text)}{'  (in the data)' if known else ''}")
+        self.say()
+        if out is None:
+            self.say("This run is not saved; --out FILE saves one.")
+        else:
+            self.say(f"Saved in {out}. Sample from it: microgpt sample {out}")
+
+
+class Bar(Lines):
+    """The same lines, above a bar that moves."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        super().__init__()
+        self.console = _console()
+        self.progress = Progress(
+            BarColumn(bar_width=max(6, min(40, self.console.width - 62))),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self.task = self.progress.add_task("", words="")
+        self.drawn = 0.0
+        self.held_out = ""
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def say(self, line: str = "") -> None:
+        self.console.print(line, markup=False, highlight=False)
+
+    def begin(self, run: Run, until: int | None) -> None:
+        super().begin(run, until)
+        self.progress.update(self.task, total=until, completed=run.step)
+        if not run.done:
+            self.progress.start()
+
+    def step(self, run: Run) -> None:
+        if time.monotonic() - self.drawn >= REFRESH:
+            self._draw(run)
+
+    def _draw(self, run: Run) -> None:
+        self.drawn = time.monotonic()
+        of = f"/{self.until:,}" if self.until is not None else ""
+        words = f"{run.step:,}{of}  loss {run.losses[-1]:.2f}, mean {run.smoothed():.2f}"
+        words += self.held_out + (f"  {self.left(run)} left" if self.left(run) else "")
+        self.progress.update(self.task, completed=run.step, words=words)
+        self.progress.refresh()
+
+    def look(self, run: Run, look: Look) -> None:
+        super().look(run, look)
+        self.held_out = "" if look.held_out is None else f", held out {look.held_out:.2f}"
+
+    def end(self, run: Run, look: Look, out: Path | None) -> None:
+        self.progress.stop()
+        super().end(run, look, out)
+
+
+# ---- sample ----
+
+
+@main.command(short_help="New texts from a trained model.")
+@click.argument("checkpoint_file", metavar="FILE", type=FILE)
+@click.option("-n", "--number", type=COUNT, metavar="N", help="How many (10; with --probs 1).")
+@click.option(
+    "--temperature",
+    type=NUMBER,
+    metavar="X",
+    default=1.0,
+    help="Below 1 more careful, above 1 more daring, 0 always the likeliest token (1).",
+)
+@click.option("--prefix", metavar="TEXT", default="", help="What each text begins with.")
+@click.option("--seed", type=COUNT, metavar="N", default=0, help="Same seed, same texts (0).")
+@click.option("--probs", is_flag=True, help="Show what each token was drawn from, as bars.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+@_trust
+def sample(
+    checkpoint_file: Path,
+    number: int | None,
+    temperature: float,
+    prefix: str,
+    seed: int,
+    probs: bool,
+    as_json: bool,
+    trust: bool,
+) -> None:  # fmt: skip
+    """New texts from the model in FILE, a checkpoint.
+
+    \b
+      microgpt train --out names.safetensors
+      microgpt sample names.safetensors
+      microgpt sample names.safetensors -n 3 --prefix an
+      microgpt sample names.safetensors --probs
+    """
+    run = _load(checkpoint_file, None, trust)
+    rng = random.Random(seed)
+    with named(checkpoint_file):
+        for _ in range((1 if probs else 10) if number is None else number):
+            steps = list(run.sample_steps(prefix, temperature, rng))
+            text = (steps[-1][0] if steps else prefix).removesuffix("\n")
+            known = run.knows(text) if run.corpus.docs else None
+            if as_json:
+                line: Plain = {"text": text, "known": known}
+                print_json(line | ({"steps": _plain_steps(run, prefix, steps)} if probs else {}))
+                continue
+            if probs:
+                _show_steps(run, prefix, steps)
+            click.echo(f"{shown_text(text)}{'  (in the data)' if known else ''}")
+
+
+def _plain_steps(run: Run, prefix: str, steps: list[tuple[str, list[float]]]) -> list[Plain]:
+    before, plain = prefix, []
+    for text, probs in steps:
+        plain.append(
+            {"token": text[len(before) :], "probs": dict(zip(run.vocab, probs, strict=False))}
+        )
+        before = text
+    return plain
+
+
+def _show_steps(run: Run, prefix: str, steps: list[tuple[str, list[float]]], most: int = 5) -> None:
+    """Each token with the likeliest candidates as bars, and a mark at the one that was drawn."""
+    room = max(10, min(40, _console().width - 24))
+    before = prefix
+    for text, probs in steps:
+        if len(probs) != len(run.vocab):
+            raise MicrogptError("This source's sample has no list called probs, so none is shown.")
+        drawn, total = text[len(before) :], sum(probs)
+        order = sorted(range(len(probs)), key=lambda i: -probs[i])
+        shown = [i for rank, i in enumerate(order) if rank < most or run.vocab[i] == drawn]
+        click.echo(f'after "{printable(before)}"')
+        for i in shown:
+            share = probs[i] / total
+            mark = ">" if run.vocab[i] == drawn else " "
+            row = f"  {mark} {token(run.vocab[i]):<5} {share:6.1%} {'█' * round(share * room)}"
+            click.echo(row.rstrip())
+        if len(shown) < len(probs):
+            share = max(0.0, 1 - sum(probs[i] for i in shown) / total)
+            click.echo(f"    {len(probs) - len(shown)} others together {share:.1%}")
+        click.echo()
+        before = text
+
+
+# ---- xray ----
+
+
+@main.command(short_help="Every value of every line.")
+@click.argument("text", required=False)
+@click.option(
+    "--line",
+    "lines",
+    type=WHOLE,
+    metavar="N",
+    multiple=True,
+    help="Only what this line of the file made, in full.",
+)
+@click.option(
+    "--name",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="Only values of this name, in full: scores, wq, blocks.0.fc.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also arguments, and plain functions.")
+@click.option("--data", "data_name", metavar="DATA", help="Whose vocabulary to use (names).")
+@click.option("--seed", type=COUNT, metavar="N", help="Of the first weights (42).")
+@_source_file
+@_checkpoint_file
+@_link
+@click.option("--json", "as_json", is_flag=True, help="Print all of it, as one JSON object.")
+@_trust
+@click.pass_context
+def xray(
+    ctx: click.Context,
+    text: str | None,
+    lines: tuple[int, ...],
+    names: tuple[str, ...],
+    everything: bool,
+    data_name: str | None,
+    seed: int | None,
+    source_file: Path | None,
+    checkpoint_file: Path | None,
+    link: str | None,
+    as_json: bool,
+    trust: bool,
+) -> None:  # fmt: skip
+    """Every value of every line, while the file takes one training step on TEXT (anna).
+
+    \b
+      microgpt xray anna
+      microgpt xray anna --name weights       who attends to whom
+      microgpt xray anna --line 101           q, k and v in full
+      microgpt xray --checkpoint names.safetensors
+      microgpt xray --json | jq .loss
+
+    Of each matrix the last row is shown, with its gradient; --line and --name show every
+    row. On a terminal numbers are shaded by size: orange above zero, blue below.
+    """
+    from microgpt.xray import finite
+    from microgpt.xray import xray as look
+
+    ways = {"--source": source_file, "--checkpoint": checkpoint_file, "--link": link}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} cannot both say what to run", ctx)
+    program = source_file or checkpoint_file
+    document = text
+    if checkpoint_file is not None:
+        if seed is not None:
+            raise click.UsageError("--seed makes new weights, and --checkpoint has its own", ctx)
+        run = _load(checkpoint_file, _corpus(data_name, None), trust)
+    else:
+        state: Plain = {} if link is None else _state(link)
+        written = read_program(source_file) if source_file else state.get("source", file.ORIGINAL)
+        if link is not None:
+            _ask_trust(written, trust, "This link", f"microgpt source --diff --link {link}")
+        seed = state.get("seed", 42) if seed is None else seed
+        document = state.get("text") if text is None else text
+        with named(program):
+            run = Run(written, _corpus(data_name, None) or _linked_corpus(state), seed=seed)
+    with named(program), stoppable():
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # what the source itself prints
+                record = look(
+                    run.source, "anna" if document is None else document, vocab=run.vocab,
+                    params=run.params, seed=run.seed, steps=run.steps, moments=run.moments,
+                    start=run.step if run.steps is None else min(run.step, run.steps - 1),
+                )  # fmt: skip
+        except Stopped:
+            raise KeyboardInterrupt from None
+        record |= {"seed": run.seed, "data": run.corpus.name, "source": run.source}
+        chosen = _chosen(record, set(lines), set(names), everything)
+        if as_json:
+            record["values"] = chosen if lines or names else record["values"]
+            click.echo(json.dumps(finite(record), allow_nan=False))
+        else:
+            XrayView(record, full=bool(lines or names)).show(chosen)
+        if record["error"]:
+            raise MicrogptError(record["error"]["message"], line=record["error"]["line"])
+
+
+def _chosen(record: Plain, lines: set[int], names: set[str], everything: bool) -> list[Plain]:
+    """The values to show: those asked for, or those of functions that compute with tensors."""
+    values: list[Plain] = record["values"]
+    if lines or names:
+        found = [v for v in values if not lines or v["line"] in lines]
+        found = [v for v in found if not names or names & {v["name"], _weight(record, v)}]
+        if not found:
+            asked = [f"called {name}" for name in names] + [f"on line {n}" for n in sorted(lines)]
+            known = dict.fromkeys(v["name"] for v in values if v["tensor"] is not None)
+            raise MicrogptError(
+                f"This step made nothing {printable(' or '.join(asked))}; some of its values are "
+                f"{', '.join(list(known)[:30])}."
+            )
+        if everything or lines:
+            return found
+        arguments = _arguments(record)
+        own = [v for v in found if v["i"] not in arguments] or found
+        own = [v for v in own if v["kind"] != "text"] or own
+        first = {v["tensor"]: v["i"] for v in reversed(own) if v["tensor"] is not None}
+        return [v for v in own if v["tensor"] is None or first[v["tensor"]] == v["i"]]
+    if everything:
+        return values
+    arguments = _arguments(record)
+    own = [v for v in values if v["i"] not in arguments]
+    made = {v["call"] for v in own if v["tensor"] is not None and _weight(record, v) is None}
+    return [v for v in own if v["call"] in made and v["kind"] != "text"]
+
+
+def _weight(record: Plain, value: Plain) -> str | None:
+    """The path of the weight that a value is, if it is one."""
+    place = value["tensor"]
+    path: str | None = None if place is None else record["tensors"][place]["weight"]
+    return path
+
+
+def _arguments(record: Plain) -> set[int]:
+    """The values that functions were called with: those on the line of a `def`, but for returns."""
+    heads = {(f.name.rpartition(".")[2], f.first) for f in file.functions(record["source"])}
+    values = record["values"]
+    return {v["i"] for v in values if (v["function"], v["line"]) in heads and v["name"] != "return"}
+
+
+class XrayView:
+    """An x-ray on a terminal: each line of the file, and under it what that line made.
+
+    Args:
+        record: what `microgpt.xray.xray` returned, with the source beside it.
+        full: show every row of a matrix, with labels, instead of the last one.
+    """
+
+    def __init__(self, record: Plain, *, full: bool) -> None:
+        self.record, self.full = record, full
+        self.console = _console()
+        self.code = record["source"].splitlines()
+        self.tokens = [token(text) for text in record["tokens"]]
+        self.vocab = [token(text) for text in record["vocab"]]
+
+    def show(self, values: list[Plain]) -> None:
+        """Print these values, in order, under their lines."""
+        from rich.text import Text
+
+        record = self.record
+        size = len(self.vocab)
+        loss = record["loss"]
+        scored = f"loss {loss:.4f}, where a guess among {size} scores {math.log(size):.4f}"
+        self.console.print(
+            f'One training step on "{printable(record["doc"])}": '
+            f"{counted(len(self.tokens), 'token')} in, {scored if loss else 'no loss'}.",
+            markup=False, highlight=False,
+        )  # fmt: skip
+        many = Counter((v["call"], v["line"], v["name"]) for v in values)
+        seen: Counter[tuple[int, int, str]] = Counter()
+        call, line = None, None
+        for value in values:
+            key = (value["call"], value["line"], value["name"])
+            seen[key] += 1
+            if many[key] > 8 and seen[key] > 2:
+                if seen[key] == 3:
+                    more = f"        {value['name']}: {many[key] - 2} more like these"
+                    self._print(Text(more, style="dim"))
+                continue
+            if value["call"] != call:
+                call, line = value["call"], None
+                self._print(Text())
+                self._print(Text(self._path(call), style="bold"))
+            if value["line"] != line:
+                line = value["line"]
+                code = self.code[line - 1].strip() if 0 < line <= len(self.code) else ""
+                self._print(Text.assemble((f"{line:>5}  ", "dim"), (printable(code), "cyan")))
+            self._value(value)
+        hidden = self._hidden(values)
+        if hidden and not self.full:
+            self._print(Text())
+            self.console.print(f"Not shown: {hidden}; --all shows them.", highlight=False)
+
+    def _print(self, text: Text) -> None:
+        self.console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+
+    def _path(self, call: int) -> str:
+        """The functions that a value was made in, outermost first."""
+        labels = []
+        place: int | None = call
+        while place is not None:
+            labels.append(self.record["calls"][place]["label"])
+            place = self.record["calls"][place]["parent"]
+        return " > ".join(reversed(labels))
+
+    def _hidden(self, values: list[Plain]) -> str:
+        shown = {value["call"] for value in values}
+        names = [c["function"] for c in self.record["calls"] if c["id"] not in shown]
+        parts = [f"{name} ({counted(count, 'call')})" for name, count in Counter(names).items()]
+        return ", ".join(parts)
+
+    def _value(self, value: Plain) -> None:
+        from rich.text import Text
+
+        name = "returned" if value["name"] == "return" else value["name"]
+        weight = _weight(self.record, value)
+        name = f"{name} = {weight}" if weight and weight != name and self.full else name
+        tensor = None if value["tensor"] is None else self.record["tensors"][value["tensor"]]
+        rows = tensor["data"] if tensor else value["data"] if value["kind"] == "matrix" else None
+        if rows is None:
+            said = value["data"]
+            plain = ", ".join(self._item(x) for x in said) if isinstance(said, list) else None
+            self._print(
+                Text(f"       {name:<12} {plain if plain is not None else self._item(said)}")
+            )
+            return
+        grad = tensor["grad"] if tensor else None
+        if self.full:
+            self._matrix(name, rows)
+            if grad is not None:
+                self._matrix(f"gradient of {name}", grad)
+            return
+        shape = f"{len(rows)} x {len(rows[0])}"
+        text = Text(f"       {name:<12} {shape:<8} ")
+        start, room = text.cell_len, self.console.width - text.cell_len
+        both = room >= 70  # enough for the gradient on the same line
+        each = (room - 10) // 2 if both and grad is not None else room
+        text.append_text(self._last(rows, each))
+        if grad is not None and not both:
+            self._print(text)
+            text = Text(f"{'gradient':>{start - 2}}  ").append_text(self._last(grad, room))
+        elif grad is not None:
+            text.pad_right(max(0, start + each + 1 - text.cell_len))
+            text.append("gradient ").append_text(self._last(grad, each))
+        self._print(text)
+
+    def _item(self, item: Any) -> str:
+        return f"{item:.6g}" if isinstance(item, float) else printable(repr_short(item))
+
+    def _last(self, rows: list[list[float]], room: int) -> Text:
+        """The last row of a matrix, as far as there is room for it."""
+        width = len(rows[-1])
+        most = max(1, room // 8 if width * 8 <= room else (room - 3) // 8)
+        text = self._row(rows, -1, most)
+        return text.append("...") if most < width else text
+
+    def _row(self, rows: list[list[float]], index: int, most: int) -> Text:
+        """One row's first numbers, each shaded by its share of the largest in the matrix."""
+        from rich.text import Text
+
+        top = max((abs(x) for row in rows for x in row if math.isfinite(x)), default=0.0)
+        text = Text()
+        for x in rows[index][:most]:
+            text.append(f"{number(x):>7}", style=shade(x, top)).append(" ")
+        return text
+
+    def _matrix(self, name: str, rows: list[list[float]]) -> None:
+        """All rows of a matrix, under the names of its columns where they are tokens."""
+        from rich.text import Text
+
+        width = len(rows[0])
+        most = max(1, (self.console.width - 18) // 8)
+        shown = min(width, most)
+        cut = "" if shown == width else f", of which the first {shown} columns are shown"
+        self._print(Text(f"       {name}, {len(rows)} x {width}{cut}", style="bold"))
+        columns = self._labels(width, len(rows))
+        if columns:
+            self._print(Text(" " * 14 + " ".join(f"{label:>7}" for label in columns[:shown])))
+        labels = self._labels(len(rows), len(rows)) or [str(i) for i in range(len(rows))]
+        for row, label in enumerate(labels):
+            text = Text(f"       {label:>6} ").append_text(self._row(rows, row, shown))
+            self._print(text)
+
+    def _labels(self, size: int, rows: int) -> list[str] | None:
+        """What the rows or columns of a matrix stand for, where their number tells."""
+        if size == len(self.tokens) == rows:
+            return self.tokens
+        return self.vocab if size == len(self.vocab) else None
+
+
+def number(x: float) -> str:
+    """A number in at most seven characters."""
+    if x == 0 or not math.isfinite(x):
+        return f"{x + 0.0:g}"  # no minus before a zero
+    text = f"{x:.3g}" if 1e-2 <= abs(x) < 1e5 else f"{x:.1e}"
+    return text.replace("e-0", "e-").replace("e+0", "e+")
+
+
+def shade(x: float, top: float) -> str:
+    """The background for a number: orange above zero, blue below, stronger the nearer to `top`."""
+    if not math.isfinite(x):
+        return "reverse"
+    share = abs(x) / top if top else 0.0
+    step = min(3, int(share * 4))
+    warm, cold = ("", "on #4d2e00", "on #8a5200", "on #c77700"), (
+        "", "on #0b2a4a", "on #15508c", "on #1f78d1",
+    )  # fmt: skip
+    return (warm if x > 0 else cold)[step]
+
+
+# ---- What several commands share ----
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(file=sys.stdout, highlight=False, width=wide)
+
+
+def _corpus(name: str | None, text: str | None) -> data.Corpus | None:
+    """The data that were named, or given as text; None when neither was."""
+    if name is not None and text is not None:
+        raise click.UsageError("DATA and --text cannot both say what to learn from")
+    if text is not None:
+        return data.load(text + "\n")  # the line break says that it is text, not a name
+    return None if name is None else data.load(name)
+
+
+def _linked_corpus(state: Plain) -> data.Corpus | None:
+    """The data that a link names: a bundled set only, never a file of this machine."""
+    name = state.get("data")
+    if name is None:
+        return None
+    if name not in data.DATASETS:
+        raise MicrogptError(
+            f"This link names the data {printable(name)!r}, which are not bundled; give DATA."
+        )
+    return data.load(name)
+
+
+def _state(link: str) -> Plain:
+    try:
+        return file.decode_link(link)
+    except MicrogptError as error:
+        raise MicrogptError(error.message.partition(", so ")[0].rstrip(".") + ".") from error
+
+
+def read_program(path: Path) -> str:
+    """The text of an edited gpt.py.
+
+    Raises:
+        MicrogptError: there is no such file, or it is not text.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(4 * file.LARGEST + 1)
+        if len(raw) > 4 * file.LARGEST:
+            raise MicrogptError(f"{path} is too long to be an edit of gpt.py.")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise MicrogptError(f"{path} is not a text in UTF-8, so it is no program.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MicrogptError(f"The source {path} cannot be read: {reason.lower()}.") from None
+
+
+def _load(path: Path, corpus: data.Corpus | None, trust: bool) -> Run:
+    """The run in a checkpoint, once its program may be run."""
+    saved = checkpoint.read(path)
+    _ask_trust(saved.source, trust, str(path), f"microgpt source --diff --checkpoint {path}")
+    with named(path):
+        return checkpoint.loads(saved, corpus=corpus, trust=True, name=str(path))
+
+
+def _ask_trust(written: str, trust: bool, what: str, how: str) -> None:
+    """Let a program that came from elsewhere run only after a yes."""
+    if written == file.ORIGINAL or trust:
+        return
+    edit = changed(written)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise MicrogptError(
+            f"{what} carries a program of its own, gpt.py with {edit}, and this would run it; read "
+            f"it first ({how}), and add --trust if you trust it."
+        )
+    click.echo(printable(file.diff(file.ORIGINAL, written)), err=True)
+    click.echo(f"\n{what} carries the program above, gpt.py with {edit}.", err=True)
+    if not click.confirm("Run it?", err=True):
+        raise MicrogptError("Nothing was run.")
+
+
+def _check_out(out: Path, resume: Path | None, overwrite: bool, ctx: click.Context) -> None:
+    """Refuse a place for a checkpoint before hours of training, not after."""
+    checkpoint.check_target(out, try_writing=True)
+    same = resume is not None and resume.exists() and out.exists() and out.samefile(resume)
+    if out.exists() and out.stat().st_size and not same and not overwrite:
+        raise click.UsageError(
+            f"{out} holds a run already: --resume {out} goes on with it, --overwrite replaces it",
+            ctx,
+        )
+
+
+def changed(written: str) -> str:
+    """How far a source is from the file: `3 lines added and 1 removed`."""
+    changes = file.edits(file.ORIGINAL, written)
+    added = sum(len(rows) for _, _, rows in changes)
+    return f"{counted(added, 'line')} added and {sum(n for _, n, _ in changes):,} removed"
+
+
+def counted(n: int, word: str) -> str:
+    """`1 step`, `1,000 steps`."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`8.1 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def printable(text: str) -> str:
+    """A text without what would steer a terminal: control characters are spelled out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def token(text: str) -> str:
+    """A token as a word or a mark: `end` for the line break, which marks both ends of a
+    document."""
+    return {"\n": "end", " ": "space"}.get(text, printable(text).replace("\t", "\\t"))
+
+
+def shown_text(text: str) -> str:
+    return printable(text) if text else "(nothing)"
+
+
+def repr_short(item: Any) -> str:
+    return token(item) if isinstance(item, str) else str(item)
