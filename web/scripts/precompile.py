@@ -1,9 +1,11 @@
-"""Runs inside Pyodide, during the build: its standard library trimmed and compiled, the package zipped.
+"""Runs inside Pyodide, during the build: trims and compiles its library, and zips the package.
 
-Python in the page starts faster when it need not compile its own library: most of a plain start is the
-compiler. Compiled files carry no check of their source ("unchecked hash"), because their source is not there.
+Python in the page starts faster when it need not compile its own library: most of a plain start is
+the compiler. Compiled files carry no check of their source ("unchecked hash"), because their source
+is not there.
 """
 
+import ast
 import importlib
 import importlib.util
 import io
@@ -28,8 +30,28 @@ def write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(entry, data, compresslevel=9)
 
 
-def trimmed_library(names: list[str]) -> bytes:
-    """The standard library as a zip of .pyc files: the named modules and all that they import."""
+def imported(files: dict[str, bytes]) -> dict[str, str]:
+    """Every module that the package imports from elsewhere, and a file that does so."""
+    found: dict[str, str] = {}
+    for path, source in files.items():
+        if not path.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse(source)):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names = [node.module]
+            found |= {name: path for name in names if name.split(".")[0] != "microgpt"}
+    return found
+
+
+def trimmed_library(names: list[str], files: dict[str, bytes]) -> bytes:
+    """The standard library as a zip of .pyc files: the named modules and all that they import.
+
+    Raises:
+        SystemExit: the package imports something that would not be in it.
+    """
     for name in names:
         importlib.import_module(name)
     kept = set()
@@ -37,6 +59,10 @@ def trimmed_library(names: list[str]) -> bytes:
         file = str(getattr(module, "__file__", None) or "")
         if file.startswith(STDLIB + "/"):
             kept.add(file[len(STDLIB) + 1 :])
+    present = {*sys.modules, *sys.builtin_module_names}
+    for name, path in imported(files).items():
+        if name not in present:
+            raise SystemExit(f"{path} imports {name}, which is not in web/scripts/stdlib.txt.")
     buffer = io.BytesIO()
     with zipfile.ZipFile(STDLIB) as library, zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(kept):

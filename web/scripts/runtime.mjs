@@ -38,10 +38,10 @@ async function main(out) {
     .split("\n")
     .map((line) => line.replace(/#.*/, "").trim())
     .filter(Boolean);
-  save("stdlib.zip", python.globals.get("trimmed_library")(python.toPy(names)));
   const files = python.globals.get("dict")();
   for (const [name, path] of packageFiles(join(root, "microgpt")))
     files.set(name, python.toPy(new Uint8Array(readFileSync(path))));
+  save("stdlib.zip", python.globals.get("trimmed_library")(python.toPy(names), files));
   save("core.zip", python.globals.get("package")(files, HOME));
 }
 

@@ -124,9 +124,15 @@ function sentence(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof RangeError || /memory/i.test(text))
     return "There is not enough memory for Python in this tab. Close other tabs, then try again.";
-  if (/import|fetch|network/i.test(text))
+  if (/dynamically imported module|importing a module script/i.test(text))
     return "Python could not be downloaded. Check the connection, then try again.";
-  return `Python did not start: ${text.trim().split("\n").pop()}`;
+  return `Python did not start: ${gist(text)}`;
+}
+
+/** The line of a Python traceback that says what happened. */
+function gist(text: string): string {
+  const lines = text.trim().split("\n");
+  return lines.findLast((line) => /^[\w.]+(Error|Exception|Interrupt|Exit)\b/.test(line)) ?? lines[0] ?? "";
 }
 
 // ---- Calls ----
@@ -143,7 +149,7 @@ function ask(name: string, args: Record<string, unknown>): unknown {
   try {
     text = call!(name, JSON.stringify(args));
   } catch (error) {
-    const reason = error instanceof Error ? error.message.trim().split("\n").pop() : String(error);
+    const reason = gist(error instanceof Error ? error.message : String(error));
     throw new Refused({ message: `Python stopped working: ${reason}`, line: null, kind: "broken" });
   } finally {
     flush();
@@ -201,6 +207,7 @@ scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
     try {
       await boot(data.boot);
     } catch (error) {
+      console.error(error);
       const failure = error instanceof Refused ? error.failure.message : sentence(error);
       post({ event: "failed", error: { message: failure, line: null, kind: "start" } });
     }
