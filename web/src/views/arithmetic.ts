@@ -25,7 +25,7 @@ export function arithmetic(run: Run, id: number, [row, column]: Cell): { left: s
   const made = operands(run, id).map((p) => run.xray.tensors[p]);
   const [a, b] = made;
   if (!tensor || !a) return { left: "", note: "" };
-  const op = word(tensor);
+  const op = word(run, id);
   if (op === "@" && b) {
     const terms = (a.data[row] ?? []).map((x, k) => `${closed(x)} × ${closed(b.data[k]?.[column] ?? "nan")}`);
     const more = terms.length - FEW;
@@ -63,7 +63,7 @@ export function marks(run: Run, id: number, operand: number, [row, column]: Cell
   const tensor = run.xray.tensors[id];
   const parent = run.xray.tensors[operands(run, id)[operand] ?? -1];
   if (!tensor || !parent) return null;
-  const op = word(tensor);
+  const op = word(run, id);
   if (op === "@") return operand === 0 ? { row } : { column };
   if (op === "sum") return { row };
   if (op === "transpose") return { row: column, column: row };

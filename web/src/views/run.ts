@@ -124,7 +124,7 @@ function tensorNames(xray: Xray, given: boolean[]): (string | null)[] {
 export function title(run: Run, id: number): string {
   const tensor = run.xray.tensors[id];
   if (!tensor) return "";
-  return run.names[id] ?? (isNumber(tensor) ? plainNumber(tensor) : word(tensor));
+  return run.names[id] ?? (isNumber(tensor) ? plainNumber(tensor) : word(run, id));
 }
 
 export function isNumber(tensor: Tensor): boolean {
@@ -141,10 +141,27 @@ export function conceptOf(run: Run, id: number): Concept | null {
   return concept(run.names[id]);
 }
 
-/** An operation as the program writes it. */
-export function word(tensor: { op: string; via?: string }): string {
-  const op = tensor.via && tensor.via !== tensor.op ? tensor.via : tensor.op;
-  return op === "[]" ? "rows" : op;
+/**
+ * An operation as the program writes it. The file makes "a - b" and "a / b" of two operations each; where
+ * the first of them is in the graph the pair is one word, and where b is a plain number it is what ran.
+ */
+export function word(run: Run, id: number): string {
+  const tensor = run.xray.tensors[id] as Made | undefined;
+  if (!tensor) return "";
+  const via = tensor.via ?? tensor.op;
+  if (via !== tensor.op && tensor.parents.some((p, i) => hiddenStep(run, tensor, p, i) !== null)) return via;
+  return tensor.op === "[]" ? "rows" : tensor.op;
+}
+
+type Made = Tensor & { via?: string };
+
+/** What stands before the step that a subtraction or division hides, or null where it hides none. */
+function hiddenStep(run: Run, tensor: Made, parent: number, index: number): number | null {
+  const via = tensor.via ?? tensor.op;
+  const step = run.xray.tensors[parent] as Made | undefined;
+  if (via === tensor.op || index === 0 || !step) return null;
+  const hidden = step.via === via && step.op !== via && step.line === tensor.line && run.names[parent] === null;
+  return hidden ? (step.parents[0] ?? null) : null;
 }
 
 /** An operation in a sentence; unknown ones, of an edited program, speak for themselves. */
@@ -164,7 +181,7 @@ export function explain(op: string): string {
     transpose: "Rows become columns.",
     triu: "Only the upper triangle is kept, the rest becomes 0.",
     new_full: "The same number in every cell.",
-    "[]": "Rows picked out by their number.",
+    rows: "Rows picked out by their number.",
     weight: "A weight matrix: training changes it.",
     data: "Data, not computed: nothing flows back from here.",
     number: "A number written in the program.",
@@ -188,7 +205,7 @@ export function formula(run: Run, id: number, depth = 3): string {
       const text = of(p);
       return / [-+*/@] /.test(text) ? `(${text})` : text;
     };
-    const op = word(tensor);
+    const op = word(run, t);
     if (b !== undefined && /^[-+*/@]$/.test(op)) return `${closed(a)} ${op} ${closed(b)}`;
     if (op === "**") return `${closed(a)} ** …`;
     if (op === "rows") return `${closed(a)}[…]`;
@@ -202,15 +219,9 @@ export function formula(run: Run, id: number, depth = 3): string {
  * operations each; the first of the two is stepped over, so that "a - b" has the operands a and b.
  */
 export function operands(run: Run, id: number): number[] {
-  const tensor = run.xray.tensors[id] as (Tensor & { via?: string }) | undefined;
+  const tensor = run.xray.tensors[id] as Made | undefined;
   if (!tensor) return [];
-  const via = tensor.via ?? tensor.op;
-  if (via === tensor.op) return tensor.parents;
-  return tensor.parents.map((p, index) => {
-    const step = run.xray.tensors[p] as (Tensor & { via?: string }) | undefined;
-    const hidden = index > 0 && step && step.via === via && step.op !== via && step.line === tensor.line && run.names[p] === null;
-    return hidden && step.parents[0] !== undefined ? step.parents[0] : p;
-  });
+  return tensor.parents.map((p, index) => hiddenStep(run, tensor, p, index) ?? p);
 }
 
 // ---- Dimensions ----
