@@ -19,15 +19,15 @@ export const brief = (x: Num | null | undefined): string => {
 export const percent = (p: Num | null | undefined): string => {
   const x = finite(p);
   if (x === null) return p === null || p === undefined ? "–" : String(p);
-  if (x > 0 && x < 0.001) return `< 0.1${THIN}%`;
-  if (x < 1 && x > 0.9995) return `> 99.9${THIN}%`;
+  if (x > 0 && x < 0.001) return `<\u00a00.1${THIN}%`;
+  if (x < 1 && x > 0.9995) return `>\u00a099.9${THIN}%`;
   return `${x !== 0 && (x < 0.0995 || (x > 0.995 && x < 1)) ? (x * 100).toFixed(1) : Math.round(x * 100)}${THIN}%`;
 };
 
 /** "As unsure as a choice among N": exp of a mean surprise, with the digits that it can carry. */
 export const choices = (surprise: number): string => {
   const n = Math.exp(surprise);
-  return n < 100 ? n.toFixed(1) : n < 1e6 ? count(n) : n.toExponential(1);
+  return n < 100 ? n.toFixed(1) : n < 1e6 ? count(n) : "more than a million";
 };
 
 /** Seconds in words that change slowly: "8 s", "3 min", "2 h". */
