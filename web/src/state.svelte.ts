@@ -14,13 +14,16 @@ import type { Finished } from "./views/SampleView.svelte";
 import { loadRecording } from "./recording";
 import type {
   Advance, Boot, Check, Dataset, Failure, Knob, Measure, Num, Peek, Problem, Recording, RunInfo, SampleStep, Samples,
-  Section, Xray,
+  Xray,
 } from "./types";
 
 export type RunStatus = "recording" | "idle" | "running" | "paused" | "done" | "failed";
 export type Model = "fresh" | "run";
 export type Theme = "system" | "light" | "dark";
 export interface Loss { step: number; loss: Num }
+
+/** flash: it lights up for a moment; select: the caret goes there; otherwise it is only brought into view. */
+export interface Goto { line: number; how: "flash" | "select" | "reveal" }
 
 /** How Python is. `share` is the part of its bytes that has arrived, 0 to 1, and 1 while it starts. */
 export type EngineState =
@@ -48,25 +51,28 @@ export class Page {
   model = $state<Model>("run");
   measureEvery = $state(100);
   prefix = $state("");
-  temperature = $state(0.7);
-  sampleSeed = $state(1);
+  temperature = $state(1);
+  sampleSeed = $state(7); // as in the recording
   theme = $state<Theme>("system");
 
   // ---- What is looked at ----
   cursor = $state(0);
   activeLine = $state<number | null>(null);
   selected = $state<number | null>(null); // a tensor
-  goto = $state.raw<{ line: number; select: boolean } | null>(null);
+  /** A line that the editor brings into view. */
+  goto = $state.raw<Goto | null>(null);
 
   // ---- What Python said ----
   recording = $state.raw<Recording | null>(null);
   boot = $state.raw<Boot | null>(null);
   check = $state.raw<Check | null>(null);
   checkedSource = $state.raw("");
+  knobsWork = $state(true);
   xray = $state.raw<Xray | null>(null);
   xraySource = $state.raw("");
   xrayProblem = $state.raw<Failure | null>(null);
-  xrayModel = $state.raw<Model>("run");
+  /** Training steps behind the weights that the x-ray was made with; null for first weights. */
+  xrayTrained = $state.raw<number | null>(null);
 
   runStatus = $state<RunStatus>("recording");
   run = $state.raw<RunInfo | null>(null);
@@ -104,7 +110,6 @@ export class Page {
   edited = $derived.by(() => this.source !== this.original);
   ready = $derived(this.engine.kind === "ready");
   checked = $derived(this.checkedSource === this.source);
-  sections = $derived<Section[]>(this.check?.sections ?? []);
   knobs = $derived<Knob[]>(this.check?.knobs ?? []);
   datasets = $derived<Dataset[]>(this.boot?.datasets ?? []);
   /** The run was of another program than the one in the editor. */
@@ -178,9 +183,9 @@ export class Page {
       this.check = recording.check;
       this.checkedSource = this.original;
     }
-    this.#showXray(recording.xray, this.original, "run");
+    this.#showXray(recording.xray, this.original, recording.losses.at(-1)?.step ?? 0);
     if (this.runStatus === "recording") {
-      this.run = recording.run;
+      this.run = { ...recording.run, step: recording.losses.at(-1)?.step ?? recording.run.step };
       this.runSource = this.original;
       this.losses = recording.losses;
       this.heldOut = recording.held_out;
@@ -230,7 +235,9 @@ export class Page {
     try {
       const check = await this.#engine.call<Check>("check", { source });
       if (source !== this.source) return; // typed on meanwhile: that review is on its way
-      this.check = check.sections.length || !this.check ? check : { ...check, sections: this.check.sections };
+      // A source that does not parse has no knobs: the last ones stay in their place, switched off.
+      this.check = check.knobs.length > 0 || !this.check ? check : { ...check, knobs: this.check.knobs };
+      this.knobsWork = check.knobs.length > 0;
       this.checkedSource = source;
       if (check.problems.length === 0) await this.look();
     } catch (error) {
@@ -245,12 +252,12 @@ export class Page {
       return;
     }
     const source = this.source;
+    const knob = this.knobs.find((k) => k.name === name);
     void this.#engine.call<{ source: string }>("set_knob", { source, name, value }).then(
       (answer) => {
         if (source !== this.source) return this.setKnob(name, value);
         this.setSource(answer.source);
-        const knob = this.knobs.find((k) => k.name === name);
-        if (knob) this.goto = { line: knob.line, select: false };
+        if (knob) this.goto = { line: knob.line, how: "flash" };
       },
       (error: unknown) => {
         const failure = failureOf(error);
@@ -260,7 +267,7 @@ export class Page {
   }
 
   jump(line: number): void {
-    this.goto = { line, select: true };
+    this.goto = { line, how: "select" };
     if (narrow()) this.room = "code";
   }
 
@@ -296,12 +303,14 @@ export class Page {
     const source = this.source;
     if (source === this.hung || this.arrivedUnasked(source)) return;
     this.#looking = true;
-    const asked = { source, doc: this.text, model: this.#modelFor(source), seed: this.seed, data: this.data };
+    const model = this.#modelFor(source);
+    const asked = { source, doc: this.text, model, seed: this.seed, data: this.data };
+    const trained = model === "run" ? (this.run?.step ?? 0) : null;
     try {
       const xray = await this.#ask<Xray>("xray", "the program", { ...asked });
       if (source === this.source && asked.doc === this.text) {
         this.xrayProblem = null;
-        this.#showXray(xray, source, asked.model);
+        this.#showXray(xray, source, trained);
       }
     } catch (error) {
       if (source === this.source) this.xrayProblem = failureOf(error);
@@ -323,7 +332,7 @@ export class Page {
   }
 
   /** Shows a look, with the cursor on the same value of the program as before, where it still is. */
-  #showXray(xray: Xray, source: string, model: Model): void {
+  #showXray(xray: Xray, source: string, trained: number | null): void {
     const before = this.xray;
     const place = before?.values[this.cursor];
     let next = -1;
@@ -332,18 +341,24 @@ export class Page {
       const nth = before.values.slice(0, this.cursor).filter(same).length;
       next = xray.values.filter(same)[nth]?.i ?? Math.min(this.cursor, xray.values.length - 1);
     } else {
-      next = xray.values.findIndex((v) => v.name === "weights");
+      next = xray.values.findIndex((v) => v.name === "weights" && v.tensor !== null); // the heart of attention
     }
     this.xray = xray;
     this.xraySource = source;
-    this.xrayModel = model;
+    this.xrayTrained = trained;
     this.cursor = Math.max(next, 0);
     this.selected = null;
+    if (!before) this.#reveal();
   }
 
   setCursor(i: number): void {
     const last = (this.xray?.values.length ?? 1) - 1;
     this.cursor = Math.min(Math.max(i, 0), Math.max(last, 0));
+    this.#reveal();
+  }
+
+  #reveal(): void {
+    if (this.cursorLine !== null && this.xraySource === this.source) this.goto = { line: this.cursorLine, how: "reveal" };
   }
 
   /** A click beside a line: the x-ray goes to the first value that this line makes, after the cursor if there is one. */

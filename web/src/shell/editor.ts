@@ -191,10 +191,10 @@ const look = EditorView.theme({
   ".cm-searchMatch": { backgroundColor: "var(--brush)" },
   ".cm-searchMatch-selected": { backgroundColor: "color-mix(in srgb, var(--focus) 30%, transparent)" },
   "&.cm-merge-b .cm-changedLine, .cm-insertedLine": { backgroundColor: "var(--added)" },
-  "&.cm-merge-b .cm-changedText": { background: "none", boxShadow: "inset 0 -2px 0 var(--added-ink)" },
+  "&.cm-merge-b .cm-changedText": { background: "color-mix(in srgb, var(--added-ink) 20%, transparent)" },
   ".cm-deletedChunk": { backgroundColor: "var(--removed)", paddingLeft: "8px" },
   ".cm-deletedChunk .cm-deletedText, .cm-deletedChunk del": {
-    background: "none", textDecoration: "none", boxShadow: "inset 0 -2px 0 var(--removed-ink)",
+    background: "color-mix(in srgb, var(--removed-ink) 16%, transparent)", textDecoration: "none",
   },
   "&.cm-merge-b .cm-changedLineGutter": { background: "var(--added-ink)" },
   "& .cm-deletedLineGutter": { background: "var(--removed-ink)" },
