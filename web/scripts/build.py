@@ -217,16 +217,39 @@ def build(out: Path = BUILT, mode: str = "production") -> bool:
     return True
 
 
+def check() -> None:
+    """Check the types of the page's source with svelte-check.
+
+    Raises:
+        BuildError: it found something.
+    """
+    with alone():
+        node, npm = find_node()
+        install(node, npm)
+    program = str(WEB / "node_modules" / "svelte-check" / "bin" / "svelte-check")
+    print(run([node, program, "--fail-on-warnings", "--output", "human"]).strip())
+
+
 def main() -> int:
+    """The command line; see --help."""
     parser = argparse.ArgumentParser(description="Builds the page into microgpt/site/built/.")
     parser.add_argument("--out", type=Path, default=BUILT, help="another folder")
     parser.add_argument("--mode", default="production", help="test: the page of the engine's tests")
+    parser.add_argument("--has-node", action="store_true", help="only say whether Node is there")
+    parser.add_argument("--check", action="store_true", help="check the types of the page instead")
     chosen = parser.parse_args()
     begun = time.monotonic()
     try:
+        if chosen.has_node:
+            find_node()
+            return 0
+        if chosen.check:
+            check()
+            return 0
         done = build(chosen.out.resolve(), chosen.mode)
     except BuildError as error:
-        print(error, file=sys.stderr)
+        if not chosen.has_node:
+            print(error, file=sys.stderr)
         return 1
     seconds = time.monotonic() - begun
     say(f"the page is built ({seconds:.0f} s)" if done else "the page is up to date")
