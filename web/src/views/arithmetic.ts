@@ -27,7 +27,7 @@ export function arithmetic(run: Run, id: number, [row, column]: Cell): { left: s
   if (!tensor || !a) return { left: "", note: "" };
   const op = word(run, id);
   if (op === "@" && b) {
-    const terms = (a.data[row] ?? []).map((x, k) => `${closed(x)} × ${closed(b.data[k]?.[column] ?? "nan")}`);
+    const terms = (a.data[row] ?? []).map((x, k) => `${k ? closed(x) : brief(x)} × ${closed(b.data[k]?.[column] ?? "nan")}`);
     const more = terms.length - FEW;
     return {
       left: terms.slice(0, more > 1 ? FEW : terms.length).join(" + ") + (more > 1 ? " + …" : ""),
@@ -35,7 +35,7 @@ export function arithmetic(run: Run, id: number, [row, column]: Cell): { left: s
     };
   }
   if (op === "sum") {
-    const terms = (a.data[row] ?? []).map(closed);
+    const terms = (a.data[row] ?? []).map((x, k) => (k ? closed(x) : brief(x)));
     const more = terms.length - 2 * FEW;
     return { left: terms.slice(0, more > 1 ? 2 * FEW : terms.length).join(" + ") + (more > 1 ? " + …" : ""), note: `all ${terms.length} of the row` };
   }
@@ -45,7 +45,7 @@ export function arithmetic(run: Run, id: number, [row, column]: Cell): { left: s
     return { left: from === null ? `a row of ${title(run, a.id)}` : `row ${from}, column ${column} of ${title(run, a.id)}`, note: "" };
   }
   const x = at(a.data, row, column);
-  if (b) return { left: `${closed(x)} ${op} ${closed(at(b.data, row, column))}`, note: "" };
+  if (b) return { left: `${brief(x)} ${op} ${closed(at(b.data, row, column))}`, note: "" };
   return { left: op === "**" ? `${closed(x)} ** …` : `${op}(${brief(x)})`, note: "" };
 }
 

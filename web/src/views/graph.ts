@@ -30,7 +30,11 @@ export interface GraphNode {
   inStream: boolean;
 }
 
-export interface GraphBox { call: number; label: string; depth: number; x: number; y: number; width: number; height: number }
+export interface GraphBox {
+  call: number; label: string; depth: number; x: number; y: number; width: number; height: number;
+  /** Where its title begins, so that no line runs through it. */
+  title: number;
+}
 
 export interface GraphEdge {
   key: string;
@@ -261,15 +265,18 @@ export function layout(run: Run, folding: Folding = PLAIN): Graph {
       const last = items.filter((i) => i.order < 1e9).sort((p, q) => p.order - q.order).at(-1);
       if (last) lines.set("failure", { from: last.key, to: failure, source: -1, targets: new Set(), stream: false });
     }
-    return place(call, call !== null && call !== whole, items, [...lines.values()], folding.stacked);
+    return place(call, call === null || call === whole ? null : titleWidth(xray.calls[call]?.label ?? ""), items, [...lines.values()], folding.stacked);
   };
   const laid = arrange(null);
 
   // Everything at its place on the page.
   const graph: Graph = { width: laid.width, height: laid.height, boxes: [], nodes: [], edges: [], at };
   const unfold = (part: Laid, dx: number, dy: number, depth: number): void => {
-    if (part.call !== null && part.call !== whole)
-      graph.boxes.push({ call: part.call, label: xray.calls[part.call]?.label ?? "", depth, x: dx, y: dy, width: part.width, height: part.height });
+    if (part.call !== null && part.call !== whole) {
+      const label = xray.calls[part.call]?.label ?? "";
+      const title = dx + free(titleWidth(label), part.width, [...part.ins.values()]);
+      graph.boxes.push({ call: part.call, label, depth, x: dx, y: dy, width: part.width, height: part.height, title });
+    }
     for (const i of part.items) {
       if (i.node) graph.nodes.push(Object.assign(i.node, { x: dx + i.x - i.width / 2, y: dy + i.y }));
       if (i.inner) unfold(i.inner, dx + i.x - i.width / 2, dy + i.y, part.call === whole || part.call === null ? depth : depth + 1);
@@ -282,6 +289,16 @@ export function layout(run: Run, folding: Folding = PLAIN): Graph {
   unfold(laid, 0, 0, 0);
   graph.nodes.sort((a, b) => (a.tensor ?? 1e9) - (b.tensor ?? 1e9));
   return graph;
+}
+
+function titleWidth(label: string): number {
+  return label.length * CHARACTER + 34;
+}
+
+/** Where a title of that width fits between the lines that enter at the top. */
+function free(width: number, room: number, ports: number[]): number {
+  const starts = [0, ...[...ports].sort((a, b) => a - b).map((x) => x + 2)];
+  return starts.find((x) => x + width <= room && ports.every((p) => p < x || p > x + width)) ?? 0;
 }
 
 function item(key: string, parts: Partial<Item>): Item {
@@ -344,7 +361,7 @@ function pieceWidth(pieces: Piece[]): number {
 
 // ---- One box ----
 
-function place(call: number | null, frame: boolean, items: Item[], lines: Line[], stacked: boolean): Laid {
+function place(call: number | null, frame: number | null, items: Item[], lines: Line[], stacked: boolean): Laid {
   items.sort((a, b) => a.order - b.order || (a.key < b.key ? -1 : 1));
   const by = new Map(items.map((i) => [i.key, i]));
   for (const line of lines) {
@@ -548,13 +565,15 @@ function spread(row: Item[], wish: { at: number; weight: number }[]): void {
 }
 
 /** Heights, lines, and the size of the whole box. */
-function measure(call: number | null, frame: boolean, ranks: Item[][], routes: { line: Line; stops: Item[] }[], items: Item[]): Laid {
+function measure(call: number | null, title: number | null, ranks: Item[][], routes: { line: Line; stops: Item[] }[], items: Item[]): Laid {
   const all = ranks.flat();
   const solid = all.filter((i) => i.port === null);
   const left = Math.min(...solid.map((i) => i.x - i.width / 2), Infinity);
   const right = Math.max(...solid.map((i) => i.x + i.width / 2), -Infinity);
-  const shift = (frame ? PAD : 0) - (Number.isFinite(left) ? left : 0);
+  const frame = title !== null;
   const inner = Number.isFinite(left) ? right - left : 0;
+  const width = Math.max(inner + (frame ? 2 * PAD : 0), title ?? 0);
+  const shift = (width - inner) / 2 - (Number.isFinite(left) ? left : 0);
   for (const i of all) i.x += shift;
 
   const tops: number[] = [];
@@ -577,7 +596,7 @@ function measure(call: number | null, frame: boolean, ranks: Item[][], routes: {
     stops.forEach((i, n) => {
       const top = tops[i.rank] ?? 0;
       const bottom = bottoms[i.rank] ?? 0;
-      if (i.port === "in") points.push([i.x, frame ? 0 : top]);
+      if (i.port === "in") points.push([i.x, frame ? 0 : top], [i.x, top]);
       else if (i.port === "out") points.push([i.x, height]);
       else if (i.lane !== null) points.push([i.x, top], [i.x, bottom]);
       else if (n === 0) {
@@ -593,7 +612,7 @@ function measure(call: number | null, frame: boolean, ranks: Item[][], routes: {
   });
   const portAt = (port: "in" | "out"): Map<number, number> =>
     new Map(all.filter((i) => i.port === port).map((i) => [Number(i.key.replace(/^\D+/, "")), i.x]));
-  return { call, width: Math.max(inner, frame ? 60 : 0) + (frame ? 2 * PAD : 0), height, items, segments, ins: portAt("in"), outs: portAt("out") };
+  return { call, width, height, items, segments, ins: portAt("in"), outs: portAt("out") };
 }
 
 /** Straight down where it can be, and a quiet S between two places. */

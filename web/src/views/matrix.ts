@@ -31,7 +31,7 @@ export function scaleOf(rows: Rows, wish: ScaleWish = "auto", limit?: number): S
       if (x > high) high = x;
       sum += x;
     }
-    if (Math.abs(sum - 1) > 1e-6) sums = false;
+    if (Math.abs(sum - 1) > 0.01) sums = false; // the recording holds three digits of each number
   }
   const finite = low <= high;
   if (!finite) low = high = 0;
@@ -103,10 +103,10 @@ export function frame(rows: number, columns: number, wish: FrameWish): Frame {
     cellWidth = Math.floor(Math.min(Math.max(room / columns, needed), Math.max(needed + 12, 56)));
     cellHeight = Math.min(LINE + 4, Math.max(LINE, Math.round(cellWidth * 0.55)));
   } else {
-    const most = wish.compact ? 14 : 26;
+    const most = wish.compact ? 14 : 40;
     const across = Math.min(room / columns, most);
     cellWidth = across >= 3 ? Math.floor(across) : across;
-    const down = Math.min(cellWidth, wish.tall / rows);
+    const down = Math.min(wish.compact ? cellWidth : Math.min(Math.max(cellWidth, 18), 26), wish.tall / rows);
     // Many rows lie flat rather than make the picture narrow; few columns stay close to squares.
     cellHeight = down >= 3 ? Math.floor(down) : Math.max(down, 2);
     if (columns === 1) cellWidth = Math.min(most, Math.max(cellWidth, 14));

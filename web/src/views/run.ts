@@ -142,6 +142,15 @@ export function conceptOf(run: Run, id: number): Concept | null {
 }
 
 /**
+ * The concept of a value. A name stands for it where tensors are made; elsewhere (Adam also has a `v`) only
+ * a gradient is still a gradient.
+ */
+export function hueOf(value: Value): Concept | null {
+  const hue = concept(value.name);
+  return value.tensor !== null || hue === "gradient" ? hue : null;
+}
+
+/**
  * An operation as the program writes it. The file makes "a - b" and "a / b" of two operations each; where
  * the first of them is in the graph the pair is one word, and where b is a plain number it is what ran.
  */
@@ -192,26 +201,29 @@ export function explain(op: string): string {
 // ---- Formulas ----
 
 /** How a tensor was made, in the words of the program: "q @ k.transpose() * 0.5". Stops at names. */
-export function formula(run: Run, id: number, depth = 3): string {
-  const made = (t: number, left: number): string => {
-    const tensor = run.xray.tensors[t];
-    if (!tensor) return "…";
-    const [a, b] = operands(run, t);
-    if (a === undefined) return title(run, t);
-    if (left === 0) return "…";
-    const of = (p: number | undefined): string =>
-      p === undefined ? "…" : run.names[p] !== null || isNumber(run.xray.tensors[p] as Tensor) ? title(run, p) : made(p, left - 1);
-    const closed = (p: number | undefined): string => {
-      const text = of(p);
-      return / [-+*/@] /.test(text) ? `(${text})` : text;
-    };
-    const op = word(run, t);
-    if (b !== undefined && /^[-+*/@]$/.test(op)) return `${closed(a)} ${op} ${closed(b)}`;
-    if (op === "**") return `${closed(a)} ** …`;
-    if (op === "rows") return `${closed(a)}[…]`;
-    return `${closed(a)}.${op}()`;
+export function formula(run: Run, id: number, depth = 4): string {
+  return made(run, id, depth, true).text;
+}
+
+const BINDING: Readonly<Record<string, number>> = { "+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 3 };
+const TIGHT = 9;
+
+function made(run: Run, id: number, left: number, top = false): { text: string; binding: number } {
+  const tensor = run.xray.tensors[id];
+  if (!tensor) return { text: "…", binding: TIGHT };
+  const [a, b] = operands(run, id);
+  if (a === undefined || (!top && run.names[id] !== null)) return { text: title(run, id), binding: TIGHT };
+  if (left === 0) return { text: "…", binding: TIGHT };
+  const op = word(run, id);
+  const binding = BINDING[op] ?? TIGHT;
+  const of = (p: number, least: number): string => {
+    const part = made(run, p, left - 1);
+    return part.binding < least ? `(${part.text})` : part.text;
   };
-  return made(id, depth);
+  if (binding < 3 && b !== undefined) return { text: `${of(a, binding)} ${op} ${of(b, binding + 1)}`, binding };
+  if (op === "**") return { text: `${of(a, TIGHT)} ** …`, binding };
+  if (op === "rows") return { text: `${of(a, TIGHT)}[…]`, binding: TIGHT };
+  return { text: `${of(a, TIGHT)}.${op}()`, binding: TIGHT };
 }
 
 /**
@@ -369,11 +381,11 @@ function mainValues(xray: Xray, given: boolean[], busy: Set<number>): number[] {
       continue;
     }
     if (given[value.i] || skipped.has(value.call) || !NUMBERS.has(value.kind)) continue;
-    if (!busy.has(value.call)) {
+    if (value.tensor === null) {
       const key = `${value.call} ${value.line} ${value.name}`;
-      if (!useful.has(value.call) || seen.has(key)) continue;
+      if (seen.has(key) || (!busy.has(value.call) && !useful.has(value.call))) continue;
       seen.add(key);
-    } else if (value.tensor !== null && xray.tensors[value.tensor]?.weight) continue;
+    } else if (!busy.has(value.call) || xray.tensors[value.tensor]?.weight) continue;
     if (value.name === "return") {
       let next = value.i + 1;
       while (next <= lastValue && given[next]) next++;
