@@ -147,9 +147,9 @@ def _header(stream: BinaryIO, size: int, name: str) -> tuple[dict[str, Any], dic
         )
     if length > size - 8 or length > LONGEST_HEADER:
         raise MicrogptError(
-            f"{name} is not a checkpoint, or is cut short: its header would be {length:,} bytes "
-            "long, "
-            f"in a file of {size:,}."
+            f"{name} is not a checkpoint, or is cut short: it is smaller than its first bytes say."
+            if length > size - 8
+            else f"{name} is not a checkpoint of microgpt: its header is too long."
         )
     raw = stream.read(length)
     if raw[:1] != b"{" or raw.count(b"{") + raw.count(b"[") > MOST_BRACKETS:
@@ -404,8 +404,8 @@ def _corpus(
         raise MicrogptError(
             f"{name} was trained on other data than these: on {saved.data.get('documents')} "
             "documents of "
-            f"{called}, fingerprint {wanted}, and these are {len(found.docs)} with "
-            f"{data.fingerprint(found.docs)}."
+            f"{called}, fingerprint {wanted[:8]}, and these are {len(found.docs)} with "
+            f"{data.fingerprint(found.docs)[:8]}."
         )
     else:
         problem = (

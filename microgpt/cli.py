@@ -66,10 +66,10 @@ class Commands(click.Group):
             result = super().main(*args, **options)
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "microgpt"
-            tell(f"{_one_line(error)}. See {where} --help.")
+            tell(f"{_one_line(error)} See {where} --help.")
             return 2
         except click.ClickException as error:
-            tell(f"{_one_line(error)}.")
+            tell(_one_line(error))
             return 1
         except ArgumentError as error:
             tell(error.message)
@@ -84,7 +84,8 @@ class Commands(click.Group):
 
 
 def _one_line(error: click.ClickException) -> str:
-    return " ".join(error.format_message().split()).rstrip(".")
+    said = " ".join(error.format_message().split())
+    return said if said.endswith((".", "?")) else said + "."
 
 
 def tell(sentence: str) -> None:
@@ -677,6 +678,8 @@ def print_json(value: Any, stream: Any = None) -> None:
 class Lines(Report):
     """Plain lines, for a file or a pipe."""
 
+    tells_left = True  # whether a look says how much time is left
+
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.first = 0  # the step that this command began at
@@ -689,25 +692,25 @@ class Lines(Report):
         self.first, self.until = run.step, until
         size = len(run.vocab)
         self.say(
-            f"Data: {printable(run.corpus.name)}, {counted(len(run.train_docs), 'document')} to "
-            f"learn from and {len(run.held_out_docs):,} held out; {counted(size, 'token')}."
+            f"{printable(run.corpus.name)}: {counted(len(run.train_docs), 'document')}, "
+            f"{len(run.held_out_docs):,} more held out, {counted(size, 'token')}"
         )
         words = (("n_layer", "layer"), ("n_head", "head"), ("n_embd", "channel"))
         shape = [counted(int(run.sizes[name]), word) for name, word in words if name in run.sizes]
         shape += [] if run.context is None else [f"context {run.context}"]
-        self.say(f"Model: {', '.join([counted(run.parameters, 'weight'), *shape])}.")
+        self.say(f"{counted(run.parameters, 'weight')}: {', '.join(shape)}")
         if run.source != file.ORIGINAL:
-            self.say(f"Program: gpt.py with {changed(run.source)}.")
-        plan = [] if run.steps is None else [counted(run.steps, "step")]
-        plan += [] if run.batch is None else [counted(run.batch, "document") + " a step"]
-        plan += [] if run.lr is None else [f"learning rate {run.lr:g}"]
-        self.say(f"Training: {', '.join([*plan, f'seed {run.seed}'])}.")
+            self.say(f"gpt.py with {changed(run.source)}")
+        plan = "" if run.steps is None else counted(run.steps, "step")
+        plan += "" if run.batch is None else f" of {counted(run.batch, 'document')}"
+        plan += "" if run.lr is None else f", learning rate {run.lr:g}"
+        self.say(f"{plan}, seed {run.seed}".lstrip(", "))
         enough = data.DATASETS.get(run.corpus.name)
         given = (run.steps or 0) * (run.batch or 1)
         task = run.corpus.separator is not None and not run.step
         if enough is not None and task and given < enough["steps"] * enough["batch"]:
             self.say(
-                f"To learn {run.corpus.name}, --steps {enough['steps']} --batch "
+                f"To learn {run.corpus.name} well, --steps {enough['steps']} --batch "
                 f"{enough['batch']} are enough."
             )
         if run.step:
@@ -718,7 +721,7 @@ class Lines(Report):
     def look(self, run: Run, look: Look) -> None:
         width = len(f"{self.until or run.step:,}")
         measured = "" if look.held_out is None else f"  held out {look.held_out:.3f}"
-        left = "" if self.left(run) is None else f"  {self.left(run)} left"
+        left = f"  {self.left(run)} left" if self.tells_left and self.left(run) else ""
         shown = "  ".join(shown_text(text) for text, _ in look.texts)
         loss = f"step {run.step:>{width},}  loss {run.smoothed():.3f}"
         self.say(f"{loss}{measured}{left}  {shown}".rstrip())
@@ -764,7 +767,9 @@ class Lines(Report):
 
 
 class Bar(Lines):
-    """The same lines, above a bar that moves."""
+    """The same lines, above a bar that moves and says how much time is left."""
+
+    tells_left = False
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -772,7 +777,7 @@ class Bar(Lines):
         super().__init__()
         self.console = _console()
         self.progress = Progress(
-            BarColumn(bar_width=max(6, min(40, self.console.width - 62))),
+            BarColumn(bar_width=max(6, min(40, self.console.width - 46))),
             TextColumn("{task.fields[words]}", markup=False),
             console=self.console,
             auto_refresh=False,
@@ -780,7 +785,6 @@ class Bar(Lines):
         )
         self.task = self.progress.add_task("", words="")
         self.drawn = 0.0
-        self.held_out = ""
 
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
@@ -802,13 +806,9 @@ class Bar(Lines):
         self.drawn = time.monotonic()
         of = f"/{self.until:,}" if self.until is not None else ""
         words = f"{run.step:,}{of}  loss {run.losses[-1]:.2f}, mean {run.smoothed():.2f}"
-        words += self.held_out + (f"  {self.left(run)} left" if self.left(run) else "")
+        words += f"  {self.left(run)} left" if self.left(run) else ""
         self.progress.update(self.task, completed=run.step, words=words)
         self.progress.refresh()
-
-    def look(self, run: Run, look: Look) -> None:
-        super().look(run, look)
-        self.held_out = "" if look.held_out is None else f", held out {look.held_out:.2f}"
 
     def end(self, run: Run, look: Look, out: Path | None) -> None:
         self.progress.stop()
@@ -1061,11 +1061,13 @@ class XrayView:
 
         record = self.record
         size = len(self.vocab)
-        loss = record["loss"]
-        scored = f"loss {loss:.4f}, where a guess among {size} scores {math.log(size):.4f}"
+        scored = "and then an error"
+        if record["loss"] is not None:
+            guess = f"a guess among {size} scores {math.log(size):.4f}"
+            scored = f"loss {record['loss']:.4f}, where {guess}"
         self.console.print(
             f'One training step on "{printable(record["doc"])}": '
-            f"{counted(len(self.tokens), 'token')} in, {scored if loss else 'no loss'}.",
+            f"{counted(len(self.tokens), 'token')} in, {scored}.",
             markup=False, highlight=False,
         )  # fmt: skip
         many = Counter((v["call"], v["line"], v["name"]) for v in values)

@@ -232,6 +232,10 @@ class Run:
 
     def _start(self) -> Iterator[Any]:
         train = self.namespace["train"]
+        if not inspect.isgeneratorfunction(train):
+            raise MicrogptError(
+                "This source's train must be a generator that yields the loss of each step."
+            )
         more: dict[str, Any] = dict(self._training)
         if self.moments is not None:
             more["moments"] = self.moments
@@ -243,11 +247,7 @@ class Run:
                     "start it again."
                 )
             more["start"] = self.step
-        steps = train(self.params, self.train_docs, self.vocab, **more)
-        if not isinstance(steps, Iterator):
-            raise MicrogptError(
-                "This source's train must be a generator that yields the loss of each step."
-            )
+        steps: Iterator[Any] = train(self.params, self.train_docs, self.vocab, **more)
         return steps
 
     def _number(self, loss: Any) -> float:
