@@ -1,8 +1,8 @@
-"""What the page asks of Python: plain data in, plain data out; no HTML, no HTTP, no state but one `Session`.
+"""What the page asks of Python: plain data in, plain data out; no HTML, no HTTP.
 
-`call(name, arguments)` is the whole door: JSON in, JSON out. It never raises: whatever goes wrong is an
-answer, `{"error": {"message", "line", "kind"}}`, in words that a reader can use. The kinds are `run` (the
-source is at fault, at that line) and `user` (something asked for cannot be).
+`call(name, arguments)` is the whole door: JSON in, JSON out. It never raises: whatever goes wrong
+is an answer, `{"error": {"message", "line", "kind"}}`, in words that a reader can use. The kinds
+are `run` (the source is at fault, at that line) and `user` (something asked for cannot be).
 
 `python -m microgpt.bridge record FILE` runs the file and writes the recording that the page plays
 before Python is there.
@@ -54,7 +54,9 @@ class Session:
         } | _outline(file.ORIGINAL)  # fmt: skip
 
     def check(self, source: str) -> Plain:
-        """What is wrong with a source, and how it differs from the original; nothing of it is run."""
+        """What is wrong with a source, and how it differs from the original; nothing of it is
+        run.
+        """
         return {
             "problems": [vars(problem) for problem in file.problems(source)],
             "edits": file.edits(file.ORIGINAL, source),
@@ -65,17 +67,22 @@ class Session:
         """The source with one number of its signatures changed."""
         return {"source": file.set_knob(source, name, value)}
 
-    def xray(self, source: str, doc: str, model: str = "fresh", seed: int = 42, data: str = "names") -> Plain:
-        """One training step of a source on a document, recorded: with first weights, or the running model's."""
+    def xray(
+        self, source: str, doc: str, model: str = "fresh", seed: int = 42, data: str = "names"
+    ) -> Plain:
+        """One training step of a source on a document, recorded: with first weights, or the
+        running model's.
+        """
         if model == "run" and self.run is not None and self.run.source == source:
             run = self.run
             return _thin(xray(
-                source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or 1) - 1),
-                steps=run.steps, moments=run.moments, most=MOST, siblings=SIBLINGS,
+                source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or
+                1) - 1), steps=run.steps, moments=run.moments, most=MOST, siblings=SIBLINGS,
             ))  # fmt: skip
         fresh = Run(source, _corpus(data), seed=seed)
         return _thin(xray(
-            source, doc, vocab=fresh.vocab, params=fresh.params, moments=fresh.moments, most=MOST, siblings=SIBLINGS
+            source, doc, vocab=fresh.vocab, params=fresh.params, moments=fresh.moments, most=MOST,
+            siblings=SIBLINGS
         ))  # fmt: skip
 
     # ---- Training ----
@@ -87,11 +94,15 @@ class Session:
         return _about(self.run)
 
     def advance(self, budget_ms: float = 30, max_steps: int = 1_000_000) -> Plain:
-        """As many training steps as fit into a time, at least one; none when the run is finished."""
+        """As many training steps as fit into a time, at least one; none when the run is
+        finished.
+        """
         run = self._run()
         losses: list[float] = []
         end = time.perf_counter() + budget_ms / 1000
-        while not run.done and len(losses) < max_steps and (not losses or time.perf_counter() < end):
+        while (
+            not run.done and len(losses) < max_steps and (not losses or time.perf_counter() < end)
+        ):
             losses.append(run.advance())
         return {"step": run.step, "steps": run.steps, "losses": losses, "done": run.done}
 
@@ -100,18 +111,22 @@ class Session:
         run = self._run()
         return {"step": run.step, "held_out": run.held_out_loss(limit)}
 
-    def samples(self, n: int = 6, temperature: float = 1.0, seed: int = 0, prefix: str = "") -> Plain:
+    def samples(
+        self, n: int = 6, temperature: float = 1.0, seed: int = 0, prefix: str = ""
+    ) -> Plain:
         """A few new texts of the running model, and which of them are in its data."""
         run = self._run()
         texts = run.sample(n, temperature=temperature, seed=seed, prefix=prefix)
         return {"step": run.step, "texts": texts, "known": [run.knows(text) for text in texts]}
 
     def peek(self, doc: str) -> Plain:
-        """The running model seen through one text: who attends to whom, and where the tokens lie."""
+        """The running model seen through one text: who attends to whom, and where the tokens
+        lie.
+        """
         run = self._run()
         record = xray(
-            run.source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or 1) - 1),
-            steps=run.steps, moments=run.moments, siblings=64,
+            run.source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or
+            1) - 1), steps=run.steps, moments=run.moments, siblings=64,
         )  # fmt: skip
         return _thin({"step": run.step, "tokens": record["tokens"]} | _seen(record))
 
@@ -119,7 +134,10 @@ class Session:
         """The running model as a safetensors file, in base64."""
         run = self._run()
         content = checkpoint.dumps(run)
-        return {"base64": base64.b64encode(content).decode(), "name": f"{run.corpus.name}-{run.step}.safetensors"}
+        return {
+            "base64": base64.b64encode(content).decode(),
+            "name": f"{run.corpus.name}-{run.step}.safetensors",
+        }
 
     # ---- Sampling ----
 
@@ -140,7 +158,13 @@ class Session:
         ended = self.text == before or self.text.endswith("\n")
         full = run.context is not None and len(self.text) >= run.context
         char = self.text[len(before) :] or None
-        return {"text": self.text, "char": char, "probs": probs or None, "vocab": run.vocab, "done": ended or full}
+        return {
+            "text": self.text,
+            "char": char,
+            "probs": probs or None,
+            "vocab": run.vocab,
+            "done": ended or full,
+        }
 
     # ---- Links ----
 
@@ -159,8 +183,8 @@ class Session:
 
 
 CALLS = (
-    "boot", "check", "set_knob", "xray", "start", "advance", "measure", "samples", "peek", "checkpoint",
-    "sample_start", "sample_next", "link", "unlink",
+    "boot", "check", "set_knob", "xray", "start", "advance", "measure", "samples", "peek",
+    "checkpoint", "sample_start", "sample_next", "link", "unlink",
 )  # fmt: skip
 _session = Session()
 
@@ -181,7 +205,13 @@ def call(name: str, arguments: str = "{}") -> str:
             raise MicrogptError(f"The page asked for {name}, which this version does not know.")
         answer: Plain = {"ok": getattr(_session, name)(**json.loads(arguments))}
     except MicrogptError as error:
-        answer = {"error": {"message": error.message, "line": error.line, "kind": "user" if error.line is None else "run"}}
+        answer = {
+            "error": {
+                "message": error.message,
+                "line": error.line,
+                "kind": "user" if error.line is None else "run",
+            }
+        }
     except Exception as error:  # the page gets words, whatever happened
         told = file.explain(error, file.ORIGINAL)
         answer = {"error": {"message": told.message, "line": told.line, "kind": "run"}}
@@ -193,7 +223,8 @@ def _outline(source: str) -> Plain:
         "sections": [vars(section) for section in file.sections(source)],
         "functions": [vars(function) for function in file.functions(source)],
         "knobs": [
-            {"name": k.name, "function": k.function, "value": k.value, "line": k.line} for k in file.knobs(source)
+            {"name": k.name, "function": k.function, "value": k.value, "line": k.line}
+            for k in file.knobs(source)
         ],
     }
 
@@ -212,7 +243,8 @@ def _corpus(name: str) -> data.Corpus:
 
 def _about(run: Run) -> Plain:
     return {
-        "parameters": run.parameters, "train_docs": len(run.train_docs), "held_out_docs": len(run.held_out_docs),
+        "parameters": run.parameters, "train_docs": len(run.train_docs),
+        "held_out_docs": len(run.held_out_docs),
         "vocab": run.vocab, "step": run.step, "steps": run.steps, "batch": run.batch, "lr": run.lr,
         "baseline": run.baseline, "data": run.corpus.name, "seed": run.seed, "context": run.context,
     }  # fmt: skip
@@ -226,13 +258,19 @@ def _seen(record: Plain) -> Plain:
     heads: dict[Any, int] = {}
     attention = []
     for value in record["values"]:
-        if value["name"] == "weights" and value["tensor"] is not None and value["shape"] == [size, size]:
+        if (
+            value["name"] == "weights"
+            and value["tensor"] is not None
+            and value["shape"] == [size, size]
+        ):
             parent = calls[value["call"]]["parent"]
             head = heads[parent] = heads.get(parent, -1) + 1
             per_layer = _heads_per_layer(record)
             layers.setdefault(parent, 0)
             rows = tensors[value["tensor"]]["data"]
-            attention.append({"layer": head // per_layer, "head": head % per_layer, "weights": rows})
+            attention.append(
+                {"layer": head // per_layer, "head": head % per_layer, "weights": rows}
+            )
     names = {"wte": record["vocab"], "wpe": [str(i) for i in range(10_000)]}
     embeddings = [
         {"name": t["weight"], "labels": names[t["weight"]][: t["shape"][0]], "rows": t["data"]}
@@ -242,15 +280,19 @@ def _seen(record: Plain) -> Plain:
 
 
 def _heads_per_layer(record: Plain) -> int:
-    paths = [t["weight"] for t in record["tensors"] if t["weight"] and t["weight"].startswith("blocks.0.heads.")]
+    paths = [
+        t["weight"]
+        for t in record["tensors"]
+        if t["weight"] and t["weight"].startswith("blocks.0.heads.")
+    ]
     return max(1, len({path.split(".")[3] for path in paths}))
 
 
 def _projection(embeddings: list[Plain]) -> Plain | None:
-    """The token embeddings in the plane in which they spread most (their two first principal components).
+    """The token embeddings in the plane in which they spread most: two principal components.
 
-    Pearson, "On lines and planes of closest fit", 1901; found here by power iteration from a fixed start,
-    each direction's sign chosen so that its largest part is positive.
+    Pearson, "On lines and planes of closest fit", 1901; found here by power iteration from a fixed
+    start, each direction's sign chosen so that its largest part is positive.
     """
     table = next((e for e in embeddings if e["name"] == "wte"), None)
     if table is None or len(table["rows"]) < 3:
@@ -272,10 +314,13 @@ def _projection(embeddings: list[Plain]) -> Plain | None:
             direction = [x / length for x in direction]
         if max(direction) < -min(direction):
             direction = [-x for x in direction]
-        size = math.fsum(direction[i] * math.fsum(a * b for a, b in zip(spread[i], direction)) for i in range(width))
+        size = math.fsum(
+            direction[i] * math.fsum(a * b for a, b in zip(spread[i], direction))
+            for i in range(width)
+        )
         spread = [
-            [spread[i][j] - size * direction[i] * direction[j] for j in range(width)] for i in range(width)
-        ]  # fmt: skip
+            [x - size * a * b for x, b in zip(row, direction)] for row, a in zip(spread, direction)
+        ]
         axes.append(direction)
         shares.append(size / total)
     points = [[math.fsum(a * b for a, b in zip(row, axis)) for axis in axes] for row in centred]
@@ -330,11 +375,18 @@ def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> Plain:
         file.ORIGINAL, doc, vocab=run.vocab, params=run.params, start=run.step - 1, steps=run.steps,
         moments=run.moments, most=12, siblings=4,
     )  # fmt: skip
-    for value in seen["values"]:  # Adam's moments of the large weights would fill half the recording
+    for value in seen[
+        "values"
+    ]:  # Adam's moments of the large weights would fill half the recording
         if value["kind"] == "matrix" and math.prod(value["shape"]) > LARGEST_RECORDED:
-            value |= {"kind": "text", "data": "a matrix of {} by {}".format(*value["shape"]), "shape": None}
+            value |= {
+                "kind": "text",
+                "data": "a matrix of {} by {}".format(*value["shape"]),
+                "shape": None,
+            }
     whole = {
-        "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "boot": session.boot(),
+        "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
+        "boot": session.boot(),
         "check": session.check(file.ORIGINAL), "run": info, "losses": losses, "held_out": held_out,
         "samples": samples, "peeks": peeks, "sampling": sampling, "xray": seen,
     }  # fmt: skip

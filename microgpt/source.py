@@ -1,7 +1,7 @@
-"""The file as data: its sections, functions, knobs and anchors; edits of it, and what is wrong with one.
+"""The file as data: its sections, functions, knobs and anchors, its edits and their problems.
 
-Everything that the page and the lab derive from `gpt.py` starts here. Lines are counted from 1, as an
-editor shows them. Nothing in this module runs the source, except `execute`.
+Everything that the page and the lab derive from `gpt.py` starts here. Lines are counted from 1, as
+an editor shows them. Nothing in this module runs the source, except `execute`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ _MAIN = re.compile(r"if __name__ ==")
 
 
 def sections(source: str) -> list[Section]:
-    """The sections of a source in order; `Head` is all above the first, `Main` starts at `if __name__`."""
+    """The sections of a source in order; `Head` is all above the first, `Main` starts at `if
+    __name__`.
+    """
     lines = source.splitlines()
     starts: list[tuple[int, str, str]] = [(1, "Head", "what it is")]
     for number, line in enumerate(lines, 1):
@@ -92,7 +94,9 @@ def sections(source: str) -> list[Section]:
 
 
 def functions(source: str) -> list[Function]:
-    """Every function, class and method of a source that parses, in order; none of one that does not."""
+    """Every function, class and method of a source that parses, in order; none of one that does
+    not.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -199,15 +203,27 @@ def digest(source: str) -> str:
 def problems(source: str) -> list[Problem]:
     """What is wrong with a source, found without running it; empty when it may be run."""
     if len(source) > LARGEST:
-        return [Problem(1, 1, f"This is longer than {LARGEST:,} characters: it is not an edit of the file.")]
+        return [
+            Problem(
+                1, 1, f"This is longer than {LARGEST:,} characters: it is not an edit of the file."
+            )
+        ]
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
         return [_syntax(error)]
     except (ValueError, RecursionError, MemoryError):
-        return [Problem(1, 1, "Python cannot read this: it is nested too deeply or holds a null byte.")]
+        return [
+            Problem(1, 1, "Python cannot read this: it is nested too deeply or holds a null byte.")
+        ]
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    assigned = {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    assigned = {
+        t.id
+        for n in tree.body
+        if isinstance(n, ast.Assign)
+        for t in n.targets
+        if isinstance(t, ast.Name)
+    }
     missing = [name for name in NEEDED if name not in defined | assigned]
     found = [Problem(1, 1, f"The program needs something called {name}.") for name in missing]
     found += [problem for node in ast.walk(tree) for problem in _outside_contract(node)]
@@ -220,7 +236,9 @@ def _syntax(error: SyntaxError) -> Problem:
         "invalid syntax": "Python cannot read this line",
         "unexpected EOF while parsing": "the file ends in the middle of something",
         "unexpected indent": "this line is indented more than the one above it allows",
-        "unindent does not match any outer indentation level": "this indentation matches no line above",
+        "unindent does not match any outer indentation level": (
+            "this indentation matches no line above"
+        ),
     }.get(said, said)
     plain = f"Python {plain} here" if plain.startswith("expected") else plain
     sentence = plain[0].upper() + plain[1:] + "."
@@ -241,10 +259,16 @@ def _outside_contract(node: ast.AST) -> list[Problem]:
     name = node.func.attr
     if name not in _ARGUMENTS:
         return []
-    given = "(" + ", ".join([ast.unparse(a) for a in node.args] + [ast.unparse(k) for k in node.keywords]) + ")"
+    given = (
+        "("
+        + ", ".join([ast.unparse(a) for a in node.args] + [ast.unparse(k) for k in node.keywords])
+        + ")"
+    )
     if given in (_ARGUMENTS[name], _ARGUMENTS[name].replace("keepdim=", ""), "(-1, -2)"):
         return []
-    message = f"The file's {name} works on rows: write .{name}{_ARGUMENTS[name]}, not .{name}{given}."
+    message = (
+        f"The file's {name} works on rows: write .{name}{_ARGUMENTS[name]}, not .{name}{given}."
+    )
     return [Problem(node.lineno, node.col_offset + 1, message)]
 
 
@@ -260,7 +284,9 @@ def execute(source: str) -> dict[str, Any]:
 
 
 def run_code(code: Any, source: str) -> dict[str, Any]:
-    """The namespace that compiled code of a source leaves behind; `explain` puts its failure in words."""
+    """The namespace that compiled code of a source leaves behind; `explain` puts its failure in
+    words.
+    """
     namespace: dict[str, Any] = {"__name__": "microgpt_edited", "__file__": str(PATH)}
     try:
         exec(code, namespace)
@@ -282,7 +308,8 @@ def explain(error: BaseException, source: str) -> MicrogptError:
         return MicrogptError(problem.message, line=problem.line)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == FILENAME]
     machinery = next((s for s in sections(source) if s.name == AUTOGRAD), None)
-    outside = [f for f in frames if not (machinery and machinery.first <= (f.lineno or 0) <= machinery.last)]
+    first, last = (machinery.first, machinery.last) if machinery else (1, 0)
+    outside = [f for f in frames if not first <= (f.lineno or 0) <= last]
     line = (outside or frames)[-1].lineno if frames else None
     return MicrogptError(_words(error), line=line)
 
@@ -300,8 +327,8 @@ def _words(error: BaseException) -> str:
     if isinstance(error, AttributeError):
         if found := re.match(r"'Tensor' object has no attribute '(\w+)'", said):
             return (
-                f"A Tensor has no {found[1]}: it knows + - * / ** @, x[ids], exp, log, relu, sum, amax, "
-                "transpose, triu and new_full."
+                f"A Tensor has no {found[1]}: it knows + - * / ** @, x[ids], exp, log, relu, sum, "
+                "amax, transpose, triu and new_full."
             )
         return f"{said[0].upper()}{said[1:]}." if said else "An attribute is missing."
     if isinstance(error, SystemExit):
@@ -311,7 +338,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "The program asked for more memory than there is."
     if isinstance(error, OverflowError):
-        return "A number became too large to hold: a smaller learning rate or smaller weights keep it in range."
+        return "A number became too large to hold: smaller steps or weights keep it in range."
     if isinstance(error, ZeroDivisionError):
         return "Something was divided by zero."
     if isinstance(error, ValueError) and said == "math domain error":
@@ -331,12 +358,12 @@ def _words(error: BaseException) -> str:
 
 
 def edits(original: str, source: str) -> Edits:
-    """What turns `original` into `source`: (first line, lines removed, lines added), from the top."""
+    """What turns `original` into `source`: (first line, lines removed, lines added), from the
+    top.
+    """
     a, b = original.split("\n"), source.split("\n")
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
-    return [
-        (i + 1, j - i, b[k:m]) for tag, i, j, k, m in matcher.get_opcodes() if tag != "equal"
-    ]
+    return [(i + 1, j - i, b[k:m]) for tag, i, j, k, m in matcher.get_opcodes() if tag != "equal"]
 
 
 def apply_edits(original: str, changes: Edits) -> str:
@@ -371,18 +398,23 @@ def encode_link(state: dict[str, Any]) -> str:
     Args:
         state: any of `LINK_KEYS` with text or numbers, and `source`: an edited source, or None.
     """
-    pairs = [("v", "1")] + [(key, str(state[key])) for key in LINK_KEYS if state.get(key) is not None]
+    pairs = [("v", "1")] + [
+        (key, str(state[key])) for key in LINK_KEYS if state.get(key) is not None
+    ]
     source = state.get("source")
     if source is not None and source != ORIGINAL:
         text = json.dumps(edits(ORIGINAL, source), separators=(",", ":"))
         packer = zlib.compressobj(9, zlib.DEFLATED, -15)
         packed = packer.compress(text.encode()) + packer.flush()
-        pairs += [("of", digest(ORIGINAL)), ("edit", base64.urlsafe_b64encode(packed).decode().rstrip("="))]
+        pairs += [
+            ("of", digest(ORIGINAL)),
+            ("edit", base64.urlsafe_b64encode(packed).decode().rstrip("=")),
+        ]
     return urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
 
 
 def decode_link(link: str) -> dict[str, Any]:
-    """The state that a link carries (the whole address, or the part after `#`), checked piece by piece.
+    """The state that a link (an address, or its part after `#`) carries, checked piece by piece.
 
     Returns:
         the `LINK_KEYS` that were there, as numbers where they are numbers, and `source` where
@@ -395,7 +427,9 @@ def decode_link(link: str) -> dict[str, Any]:
         _refuse("is too long")
     fragment = link.split("#", 1)[1] if "#" in link else link
     try:
-        pairs = dict(urllib.parse.parse_qsl(fragment, strict_parsing=bool(fragment), errors="strict"))
+        pairs = dict(
+            urllib.parse.parse_qsl(fragment, strict_parsing=bool(fragment), errors="strict")
+        )
     except (ValueError, UnicodeDecodeError):
         _refuse("cannot be read")
     state: dict[str, Any] = {key: pairs[key] for key in LINK_KEYS if key in pairs}
@@ -410,7 +444,9 @@ def decode_link(link: str) -> dict[str, Any]:
         state["temperature"] = float(state["temperature"])
     if "edit" in pairs:
         if pairs.get("of") not in (None, digest(ORIGINAL)):
-            raise MicrogptError("This link carries an edit of another version of the file, so it cannot be applied.")
+            raise MicrogptError(
+                "This link carries an edit of another version of the file, so it cannot be applied."
+            )
         state["source"] = apply_edits(ORIGINAL, _unpack(pairs["edit"]))
     return state
 

@@ -2,8 +2,9 @@
 
 The source is run as it is: one step of its own `train` on one document. Its syntax tree gets a note
 after each assignment, so that the values arrive in the order of execution with their lines; and its
-`Tensor.__init__` is watched, so that the graph of tensors is the one that the run built. Nothing here
-knows what a transformer is: another operation, another layer or no residual is recorded as it comes.
+`Tensor.__init__` is watched, so that the graph of tensors is the one that the run built. Nothing
+here knows what a transformer is: another operation, another layer or no residual is recorded as it
+comes.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ from microgpt import source as file
 from microgpt.errors import MicrogptError
 
 SYMBOLS = {
-    "__add__": "+", "__radd__": "+", "__sub__": "-", "__mul__": "*", "__rmul__": "*", "__truediv__": "/",
-    "__pow__": "**", "__matmul__": "@", "__getitem__": "[]", "__neg__": "-", "cellwise": "number",
+    "__add__": "+", "__radd__": "+", "__sub__": "-", "__neg__": "-", "__mul__": "*",
+    "__rmul__": "*", "__truediv__": "/", "__pow__": "**", "__matmul__": "@",
+    "__getitem__": "[]", "cellwise": "number",
 }  # fmt: skip
 ENTER, LEAVE, CALL = "_xray_enter", "_xray_leave", "_xray_call"
-NOTE, GIVEN, BACK = "_xray_note", "_xray_given", "_xray_return"  # assigned, given as argument, returned
+NOTE, GIVEN, BACK = (
+    "_xray_note",
+    "_xray_given",
+    "_xray_return",
+)  # assigned, given as argument, returned
 Plain = dict[str, Any]
 
 
@@ -52,20 +58,21 @@ def xray(
         vocab: the tokens, as the source's `vocabulary` returns them.
         params: weights to start from: a nested dict or list of tensors, which stay as they are.
             Without them the source's own `init` makes them from `seed`.
-        start, steps, moments: where in training this step stands, as the source's `train` takes them.
+        start, steps, moments: where in training this step stands, as the source's `train` takes
+        them.
         autograd: record the inside of the autograd section as well (many thousands of values).
         most: keep at most this many values of one function call (Adam's rows are many).
         siblings: keep values only of the first so many calls that one line of one call makes (Adam
             is called for every weight). A call's `dropped` says how many values were left out.
 
     Returns:
-        plain data. `tensors`: the graph in order of creation; each has `id`, `shape` (rows, columns),
-        `data` and `grad` (rows of numbers; the gradient of the loss, same shape, None where none
-        came), `op`, `parents` (ids), and the `line`, `function` and `call` that made it.
-        `values`: every assigned value in order of execution, with `line`, `call`, `function`, `name`,
-        `kind`, and a `tensor` id or its own `shape` and `data`. `calls`: the function calls they
-        belong to. Also `doc`, `tokens`, `ids`, `vocab`, `loss`, `step`, and `error` ({message, line,
-        kind} or None): when the program fails half-way, all up to there is still here.
+        plain data. `tensors`: the graph in order of creation; each has `id`, `shape` (rows,
+        columns), `data` and `grad` (rows of numbers; the gradient of the loss, same shape, None
+        where none came), `op`, `parents` (ids), and the `line`, `function` and `call` that made it.
+        `values`: every assigned value in order of execution, with `line`, `call`, `function`,
+        `name`, `kind`, and a `tensor` id or its own `shape` and `data`. `calls`: the function calls
+        they belong to. Also `doc`, `tokens`, `ids`, `vocab`, `loss`, `step`, and `error` ({message,
+        line, kind} or None): when the program fails half-way, all up to there is still here.
 
     Raises:
         MicrogptError: the source does not run at all, or a character of `doc` is not in `vocab`.
@@ -73,7 +80,9 @@ def xray(
     for char in doc:
         if char not in vocab or char == vocab[0]:
             known = "".join(vocab[1:])
-            raise MicrogptError(f"The character {char!r} is not in the vocabulary, which is: {known}")
+            raise MicrogptError(
+                f"The character {char!r} is not in the vocabulary, which is: {known}"
+            )
     recorder = _Recorder(source, autograd, most, siblings)
     namespace = recorder.execute()
     if params is None:
@@ -89,7 +98,10 @@ def xray(
         steps_of_training = namespace["train"](params, [doc], vocab, **options)
         loss = next(steps_of_training)
         steps_of_training.close()
-    except (Exception, SystemExit) as failure:  # the reader's program: whatever it raises is data here
+    except (
+        Exception,
+        SystemExit,
+    ) as failure:  # the reader's program: whatever it raises is data here
         told = file.explain(failure, source)
         error = {"message": told.message, "line": told.line, "kind": "run"}
     recorder.stop(namespace)
@@ -113,7 +125,9 @@ def _ids(namespace: dict[str, Any], doc: str, vocab: list[str], params: Any) -> 
     """The token ids that the model reads: all but the last, cut to the context."""
     try:
         return list(namespace["encode"](doc, vocab)[: params["wpe"].shape[-2] + 1][:-1])
-    except Exception:  # an edited tokenizer or position table: the rest of the record stands without
+    except (
+        Exception
+    ):  # an edited tokenizer or position table: the rest of the record stands without
         return []
 
 
@@ -199,7 +213,11 @@ class _Instrument(ast.NodeTransformer):
         return ast.fix_missing_locations(ast.copy_location(node, node))
 
     def _notes(self, node: ast.stmt, targets: Iterable[ast.expr]) -> list[ast.stmt]:
-        return [_note(node, leaf, ast.unparse(leaf)) for leaf in _leaves(targets)] if self.inside else []
+        return (
+            [_note(node, leaf, ast.unparse(leaf)) for leaf in _leaves(targets)]
+            if self.inside
+            else []
+        )
 
 
 def _listed(result: Any) -> list[Any]:
@@ -226,7 +244,9 @@ def _assign(name: str, value: ast.expr) -> ast.Assign:
 
 def _note(place: ast.stmt, target: ast.expr, name: str, hook: str = NOTE) -> ast.stmt:
     value = ast.parse(ast.unparse(target), mode="eval").body
-    noted = _invoke(hook, ast.Name(CALL, ast.Load()), ast.Constant(place.lineno), ast.Constant(name), value)
+    noted = _invoke(
+        hook, ast.Name(CALL, ast.Load()), ast.Constant(place.lineno), ast.Constant(name), value
+    )
     return ast.fix_missing_locations(ast.copy_location(ast.Expr(noted), place))
 
 
@@ -253,7 +273,13 @@ class _Recorder:
 
     def execute(self) -> dict[str, Any]:
         namespace = file.run_code(_instrumented(self.source, self.autograd), self.source)
-        namespace |= {ENTER: self.enter, LEAVE: self.leave, NOTE: self.note, GIVEN: self.given, BACK: self.back}
+        namespace |= {
+            ENTER: self.enter,
+            LEAVE: self.leave,
+            NOTE: self.note,
+            GIVEN: self.given,
+            BACK: self.back,
+        }
         plain_init = namespace["Tensor"].__init__
 
         def __init__(tensor: Any, *arguments: Any, **options: Any) -> None:
@@ -275,11 +301,17 @@ class _Recorder:
     def stop(self, namespace: dict[str, Any]) -> None:
         """Record no more, whatever of the program is still called."""
         namespace |= {ENTER: lambda function: 0, LEAVE: lambda call: None}
-        namespace |= {NOTE: lambda *note: None, GIVEN: lambda *note: None, BACK: lambda call, line, value: value}
+        namespace |= {
+            NOTE: lambda *note: None,
+            GIVEN: lambda *note: None,
+            BACK: lambda call, line, value: value,
+        }
         self.stack.clear()
 
     def watch(self, params: Any, path: str = "") -> None:
-        """Name the weights by their paths; those that `init` did not make here enter the graph first."""
+        """Name the weights by their paths; those that `init` did not make here enter the graph
+        first.
+        """
         if isinstance(params, dict | list):
             pairs = params.items() if isinstance(params, dict) else enumerate(params)
             for key, branch in pairs:
@@ -288,7 +320,12 @@ class _Recorder:
             if id(params) not in self.found:
                 self.add(params, line=0, function="", call=None)
             name = path.rsplit(".", 1)[-1]
-            self.nodes[self.found[id(params)]] |= {"op": "weight", "via": "weight", "name": name, "weight": path}
+            self.nodes[self.found[id(params)]] |= {
+                "op": "weight",
+                "via": "weight",
+                "name": name,
+                "weight": path,
+            }
 
     def add(self, tensor: Any, **node: Any) -> None:
         self.found[id(tensor)] = len(self.tensors)
@@ -302,7 +339,9 @@ class _Recorder:
         call = len(self.calls)
         group = (parent, line, function)
         number = self.groups[group] = self.groups.get(group, 0) + 1
-        self.calls.append({"id": call, "function": function, "parent": parent, "line": line, "number": number})
+        self.calls.append(
+            {"id": call, "function": function, "parent": parent, "line": line, "number": number}
+        )
         self.count.append(0)
         self.stack.append(call)
         return call
@@ -344,12 +383,21 @@ class _Recorder:
         inner = next((n for n in names if n != "cellwise"), None) if tensor.parents else None
         op = "data" if not names else inner or names[0]
         via = names[-1] if names else op
-        self.add(tensor, op=_symbol(op), via=_symbol(via), line=line, function=function, call=self.stack[-1])
+        self.add(
+            tensor,
+            op=_symbol(op),
+            via=_symbol(via),
+            line=line,
+            function=function,
+            call=self.stack[-1],
+        )
 
     def machinery(self, frame: FrameType) -> bool:
         code = frame.f_code
         inside = self.first <= code.co_firstlineno <= self.last
-        return code.co_filename == file.FILENAME and (inside or code.co_qualname.startswith("Tensor."))
+        return code.co_filename == file.FILENAME and (
+            inside or code.co_qualname.startswith("Tensor.")
+        )
 
     def plain(self) -> Plain:
         """All of it as lists, dicts, numbers and strings."""
@@ -357,7 +405,12 @@ class _Recorder:
         values: list[Plain] = []
         kept = [0] * len(self.calls)
         for line, call, name, kind, data in self.values:
-            value = {"i": len(values), "line": line, "call": call, "function": self.calls[call]["function"]}
+            value = {
+                "i": len(values),
+                "line": line,
+                "call": call,
+                "function": self.calls[call]["function"],
+            }
             data = places[data] if kind == "tensor" else data
             values.append(value | {"name": name, "kind": kind} | _contents(kind, data, graph))
             kept[call] += 1
@@ -374,7 +427,9 @@ class _Recorder:
 
     def _graph(self) -> tuple[list[Plain], dict[int, int]]:
         """The tensors that led somewhere or have a name; and where each of them came to stand."""
-        parents = [[self.found[id(p)] for p, _ in t.parents if id(p) in self.found] for t in self.tensors]
+        parents = [
+            [self.found[id(p)] for p, _ in t.parents if id(p) in self.found] for t in self.tensors
+        ]
         keep = {index for index, node in enumerate(self.nodes) if node["name"] is not None}
         keep |= {data for _, _, _, kind, data in self.values if kind == "tensor"}
         todo = list(keep)
@@ -391,7 +446,8 @@ class _Recorder:
             graph.append({
                 "id": place, "shape": [len(rows), len(rows[0])], "data": rows,
                 "grad": [[float(x) for x in row] for row in grad] if grad else None,
-                "op": node["op"], "via": node["via"], "parents": [places[p] for p in parents[index]],
+                "op": node["op"], "via": node["via"],
+                "parents": [places[p] for p in parents[index]],
                 "line": node["line"], "function": node["function"], "call": node["call"],
                 "name": node["name"], "weight": node["weight"],
             })  # fmt: skip

@@ -44,7 +44,9 @@ def modules() -> dict[str, list[Path]]:
 
 
 def room(name: str) -> str | None:
-    """The room that `microgpt.room…` names; `microgpt.__version__` and its like are the package itself."""
+    """The room that `microgpt.room…` names; `microgpt.__version__` and its like are the package
+    itself.
+    """
     parts = name.split(".")
     if parts[0] != "microgpt":
         return None
@@ -66,7 +68,11 @@ def test_the_core_imports_only_the_standard_library() -> None:
     for name, paths in modules().items():
         if name in CORE:
             for path in paths:
-                outside = {i.split(".")[0] for i in imports(path)} - {"microgpt"} - set(sys.stdlib_module_names)
+                outside = (
+                    {i.split(".")[0] for i in imports(path)}
+                    - {"microgpt"}
+                    - set(sys.stdlib_module_names)
+                )
                 assert not outside, f"{path.name} imports {sorted(outside)}"
 
 

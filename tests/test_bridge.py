@@ -45,9 +45,19 @@ def tiny() -> str:
 def test_boot_tells_what_the_page_needs() -> None:
     boot = ask("boot")
     assert boot["source"] == ORIGINAL
-    assert {"names", "copy", "reverse", "sort", "addition", "brackets", "recall"} == {d["name"] for d in boot["datasets"]}
+    assert {"names", "copy", "reverse", "sort", "addition", "brackets", "recall"} == {
+        d["name"] for d in boot["datasets"]
+    }
     assert all(d["example"] and d["description"] for d in boot["datasets"])
-    assert {k["name"] for k in boot["knobs"]} >= {"n_layer", "n_head", "n_embd", "block_size", "steps", "batch", "lr"}
+    assert {k["name"] for k in boot["knobs"]} >= {
+        "n_layer",
+        "n_head",
+        "n_embd",
+        "block_size",
+        "steps",
+        "batch",
+        "lr",
+    }
 
 
 def test_check_runs_nothing() -> None:
@@ -104,7 +114,9 @@ def test_projection_agrees_with_a_singular_value_decomposition() -> None:
     points = numpy.array(seen["projection"]["points"])
     expected = (rows - rows.mean(0)) @ axes[:2].T
     assert numpy.allclose(numpy.abs(points), numpy.abs(expected), atol=2e-3)
-    assert numpy.allclose(seen["projection"]["explained"], (sizes**2 / (sizes**2).sum())[:2], atol=1e-3)
+    assert numpy.allclose(
+        seen["projection"]["explained"], (sizes**2 / (sizes**2).sum())[:2], atol=1e-3
+    )
 
 
 def test_the_xray_of_the_running_model_is_of_the_running_model() -> None:
@@ -140,7 +152,11 @@ def test_links_go_both_ways() -> None:
         ("start", {"source": ORIGINAL.replace("n_head=4", "n_head=3")}, "divide|heads"),
         ("start", {"source": ORIGINAL.replace("n_embd=16", "n_embd=0")}, ""),
         ("xray", {"source": ORIGINAL, "doc": "Anna"}, "'A' is not in the vocabulary"),
-        ("xray", {"source": ORIGINAL, "doc": "<script>alert(1)</script>"}, "'<' is not in the vocabulary"),
+        (
+            "xray",
+            {"source": ORIGINAL, "doc": "<script>alert(1)</script>"},
+            "'<' is not in the vocabulary",
+        ),
         ("set_knob", {"source": ORIGINAL, "name": "lr", "value": "much"}, ""),
         ("unlink", {"text": "edit=%%%"}, "This link"),
         ("samples", {"temperature": -1}, "No training run"),
@@ -161,7 +177,9 @@ def test_a_prefix_that_cannot_be_read(prefix: str) -> None:
 
 def test_a_program_that_exits_or_raises_is_an_answer() -> None:
     for line in ("raise SystemExit", "1 / 0", "raise RuntimeError('no')", "[].pop()"):
-        text = ORIGINAL.replace("    hidden = (x @ fc).relu()  # (T, 4C)", f"    {line}\n    hidden = x @ fc")
+        text = ORIGINAL.replace(
+            "    hidden = (x @ fc).relu()  # (T, 4C)", f"    {line}\n    hidden = x @ fc"
+        )
         record = ask("xray", source=text, doc="a")
         assert "    " + line == text.splitlines()[record["error"]["line"] - 1]
 
@@ -177,13 +195,22 @@ def test_any_question_gets_an_answer(name: str, arguments: str) -> None:
     assert set(json.loads(bridge.call(name, arguments))) <= {"ok", "error"}
 
 
-@given(st.sampled_from(bridge.CALLS), st.dictionaries(st.sampled_from(["source", "doc", "text", "name", "value", "n"]), st.none() | st.integers() | st.text(max_size=9), max_size=3))
+@given(
+    st.sampled_from(bridge.CALLS),
+    st.dictionaries(
+        st.sampled_from(["source", "doc", "text", "name", "value", "n"]),
+        st.none() | st.integers() | st.text(max_size=9),
+        max_size=3,
+    ),
+)
 def test_any_arguments_get_an_answer(name: str, arguments: Answer) -> None:
     bridge._session = bridge.Session()
     assert set(json.loads(bridge.call(name, json.dumps(arguments)))) <= {"ok", "error"}
 
 
-def test_a_short_recording_is_real_and_small(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_recording_is_real_and_small(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The recording of a run cut to 40 steps; the build makes the same of 1,000."""
     monkeypatch.setattr(source, "ORIGINAL", source.set_knob(ORIGINAL, "steps", 40))
     assert bridge.main(["record", str(tmp_path / "recording.bin")]) == 0
@@ -191,5 +218,7 @@ def test_a_short_recording_is_real_and_small(tmp_path: Any, monkeypatch: pytest.
     recording = json.loads(zlib.decompress(packed, -15))
     assert len(packed) <= 60_000
     run = Run(source.ORIGINAL)
-    assert [p["loss"] for p in recording["losses"][:3]] == [float(f"{run.advance():.3g}") for _ in range(3)]
+    assert [p["loss"] for p in recording["losses"][:3]] == [
+        float(f"{run.advance():.3g}") for _ in range(3)
+    ]
     assert recording["xray"]["error"] is None and len(recording["samples"]) >= 10

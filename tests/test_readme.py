@@ -48,7 +48,9 @@ def test_the_file_prints_what_the_readme_shows(printed: list[str]) -> None:
     assert all(re.fullmatch(r"[a-z]*", name) for name in printed[1:])
     named = re.search(r"CPython (3\.\d+)", README)
     assert named, "README must say which Python printed this"
-    if named[1] == f"{sys.version_info[0]}.{sys.version_info[1]}":  # another one rounds sums differently
+    if (
+        named[1] == f"{sys.version_info[0]}.{sys.version_info[1]}"
+    ):  # another one rounds sums differently
         until = shown.index("…")
         assert printed[:until] == shown[:until]
 

@@ -22,7 +22,15 @@ def edited(old: str, new: str) -> str:
 
 def test_sections_cover_every_line_once_and_in_order() -> None:
     parts = source.sections(ORIGINAL)
-    assert [p.name for p in parts] == ["Head", "Tokenizer", "Autograd", "Model", "Training", "Sampling", "Main"]
+    assert [p.name for p in parts] == [
+        "Head",
+        "Tokenizer",
+        "Autograd",
+        "Model",
+        "Training",
+        "Sampling",
+        "Main",
+    ]
     lines = [n for p in parts for n in range(p.first, p.last + 1)]
     assert lines == list(range(1, len(ORIGINAL.splitlines()) + 1))
 
@@ -44,7 +52,14 @@ def test_functions_agree_with_pythons_own_parser() -> None:
 
 def test_knobs_are_the_numeric_defaults() -> None:
     values = {k.name: k.value for k in source.knobs(ORIGINAL)}
-    for name, value in {"n_layer": 1, "n_head": 4, "n_embd": 16, "block_size": 16, "steps": 1000, "lr": 0.01}.items():
+    for name, value in {
+        "n_layer": 1,
+        "n_head": 4,
+        "n_embd": 16,
+        "block_size": 16,
+        "steps": 1000,
+        "lr": 0.01,
+    }.items():
         assert values[name] == value
     for knob in source.knobs(ORIGINAL):
         line = ORIGINAL.splitlines()[knob.line - 1]
@@ -62,7 +77,11 @@ def test_turning_a_knob_changes_that_number_and_nothing_else(knob: source.Knob, 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
-    [("colour", 1, "no number called colour"), ("n_head", 2.5, "whole number"), ("lr", float("nan"), "must be a number")],
+    [
+        ("colour", 1, "no number called colour"),
+        ("n_head", 2.5, "whole number"),
+        ("lr", float("nan"), "must be a number"),
+    ],
 )
 def test_a_knob_that_cannot_be_turned_so_says_why(name: str, value: float, words: str) -> None:
     with pytest.raises(MicrogptError, match=words):
@@ -70,7 +89,11 @@ def test_a_knob_that_cannot_be_turned_so_says_why(name: str, value: float, words
 
 
 def test_anchors_find_one_line_by_scope_and_words() -> None:
-    line = source.anchor(ORIGINAL, "attention", "weights = softmax(scores + future)  # (T, T), the future weighs nothing")
+    line = source.anchor(
+        ORIGINAL,
+        "attention",
+        "weights = softmax(scores + future)  # (T, T), the future weighs nothing",
+    )
     assert "softmax(scores" in ORIGINAL.splitlines()[line - 1]
     with pytest.raises(MicrogptError, match="no line in attention"):
         source.anchor(ORIGINAL, "attention", "weights = 1")
@@ -119,20 +142,32 @@ def test_any_text_at_all_is_checked_without_an_exception(text: str) -> None:
     ("old", "new", "words"),
     [
         ("return weights @ v @ wo", "return weights @ wo", "do not fit"),
-        ("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = (x @ fc).gelu()", "A Tensor has no gelu"),
-        ("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = (y @ fc).relu()", "'y' is not defined"),
+        (
+            "    hidden = (x @ fc).relu()  # (T, 4C)",
+            "    hidden = (x @ fc).gelu()",
+            "A Tensor has no gelu",
+        ),
+        (
+            "    hidden = (x @ fc).relu()  # (T, 4C)",
+            "    hidden = (y @ fc).relu()",
+            "'y' is not defined",
+        ),
         ("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = (x + fc).relu()", "cannot fill"),
         ("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = x / 0", "divided by zero"),
         ("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = mlp(x, fc, proj)", "without end"),
         ("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = (x * 1e9).exp()", "too large"),
-        ("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = (x * 0).log()", "not defined for"),
+        (
+            "    hidden = (x @ fc).relu()  # (T, 4C)",
+            "    hidden = (x * 0).log()",
+            "not defined for",
+        ),
     ],
 )
 def test_a_failure_is_explained_at_the_line_that_was_edited(old: str, new: str, words: str) -> None:
     text = edited(old, new)
     space = source.execute(text)
     params = space["init"](random.Random(1), 5)
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the case at hand
         space["gpt"]([1, 2, 3], **params)
     told = source.explain(caught.value, text)
     assert words in told.message
@@ -150,18 +185,26 @@ def test_a_source_that_fails_at_import_says_where() -> None:
 # ---- Edits and links ----
 
 
-@given(st.lists(st.text("ab", max_size=2), max_size=12), st.lists(st.text("ab", max_size=2), max_size=12))
+@given(
+    st.lists(st.text("ab", max_size=2), max_size=12),
+    st.lists(st.text("ab", max_size=2), max_size=12),
+)
 def test_edits_turn_one_text_into_the_other(a: list[str], b: list[str]) -> None:
     first, second = "\n".join(a), "\n".join(b)
     assert source.apply_edits(first, source.edits(first, second)) == second
 
 
-@given(st.lists(st.tuples(st.integers(-3, 9), st.integers(-3, 9), st.lists(st.just("x"), max_size=2)), max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.integers(-3, 9), st.integers(-3, 9), st.lists(st.just("x"), max_size=2)),
+        max_size=4,
+    )
+)
 def test_foreign_edits_are_applied_or_refused_but_never_crash(changes: source.Edits) -> None:
     try:
         source.apply_edits("a\nb\nc", changes)
     except MicrogptError as error:
-        assert "does not belong" in error.message
+        assert "does not belong" in error.message  # noqa: PT017 - or no error at all
 
 
 @given(
@@ -190,11 +233,17 @@ def test_a_link_carries_an_edit_and_runs_nothing() -> None:
 
 @given(st.text(max_size=200))
 def test_a_hostile_link_is_refused_in_one_sentence(text: str) -> None:
-    for link in (text, "edit=" + text, "seed=" + text, "temperature=" + text, "v=1&edit=" + text + "&of="):
+    for link in (
+        text,
+        "edit=" + text,
+        "seed=" + text,
+        "temperature=" + text,
+        "v=1&edit=" + text + "&of=",
+    ):
         try:
             source.decode_link(link)
         except MicrogptError as error:
-            assert error.message.endswith(".")
+            assert error.message.endswith(".")  # noqa: PT017 - or no error at all
 
 
 def test_a_link_that_unfolds_without_end_is_refused() -> None:
@@ -203,7 +252,7 @@ def test_a_link_that_unfolds_without_end_is_refused() -> None:
 
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = packer.compress(b'[[1,0,["' + b"a" * 50_000_000) + packer.flush()
-    with pytest.raises(MicrogptError, match="too long|unfolds"):
+    with pytest.raises(MicrogptError, match=r"too long|unfolds"):
         source.decode_link("edit=" + base64.urlsafe_b64encode(bomb).decode())
     small = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = small.compress(b'[[1,0,["' + b"a" * 4_000_000) + small.flush()
@@ -212,6 +261,8 @@ def test_a_link_that_unfolds_without_end_is_refused() -> None:
 
 
 def test_an_edit_of_another_version_is_refused() -> None:
-    link = source.encode_link({"source": edited("std=0.08", "std=0.09")}).replace(source.digest(ORIGINAL), "00000000")
+    link = source.encode_link({"source": edited("std=0.08", "std=0.09")}).replace(
+        source.digest(ORIGINAL), "00000000"
+    )
     with pytest.raises(MicrogptError, match="another version"):
         source.decode_link(link)

@@ -29,7 +29,9 @@ def fresh_run(doc: str, **sizes: int) -> tuple[Any, Any, Any]:
     params = gpt.init(random.Random(42), len(VOCAB), **sizes)
     ids = gpt.encode(doc, VOCAB)[: params["wpe"].shape[-2] + 1]
     logits = gpt.gpt(ids[:-1], **params)
-    loss = gpt.cross_entropy(logits, gpt.Tensor([[j == t for j in range(len(VOCAB))] for t in ids[1:]]))
+    loss = gpt.cross_entropy(
+        logits, gpt.Tensor([[j == t for j in range(len(VOCAB))] for t in ids[1:]])
+    )
     gpt.backward(loss)
     return params, logits, loss
 
@@ -40,10 +42,12 @@ def anna() -> Record:
 
 
 def test_loss_and_logits_are_those_of_the_file(anna: Record) -> None:
-    params, logits, loss = fresh_run("anna")
+    _, logits, loss = fresh_run("anna")
     assert anna["loss"] == loss.data[0][0]
     recorded = [t for t in anna["tensors"] if t["function"] == "gpt" and t["op"] == "@"][-1]
-    assert recorded["data"] == logits.data and recorded["grad"] == [list(row) for row in logits.grad]
+    assert recorded["data"] == logits.data and recorded["grad"] == [
+        list(row) for row in logits.grad
+    ]
 
 
 def test_every_weight_is_there_with_the_gradient_of_the_file(anna: Record) -> None:
@@ -63,7 +67,20 @@ def test_values_come_in_the_order_of_execution_with_their_lines(anna: Record) ->
     names = [v["name"] for v in anna["values"] if v["function"] == "attention" and v["call"] == 34]
     first = next(v["call"] for v in anna["values"] if v["function"] == "attention")
     names = [v["name"] for v in anna["values"] if v["call"] == first]
-    assert names == ["x", "wq", "wk", "wv", "wo", "q", "k", "v", "scores", "future", "weights", "return"]
+    assert names == [
+        "x",
+        "wq",
+        "wk",
+        "wv",
+        "wo",
+        "q",
+        "k",
+        "v",
+        "scores",
+        "future",
+        "weights",
+        "return",
+    ]
     for value in anna["values"]:
         if value["name"] not in ("return",) and "[" not in value["name"]:
             assert value["name"] in lines[value["line"] - 1]
@@ -83,7 +100,9 @@ def test_every_assigned_name_outside_the_autograd_section_is_recorded(anna: Reco
                     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                     for target in targets:
                         leaves = target.elts if isinstance(target, ast.Tuple) else [target]
-                        wanted |= {(function.name, node.lineno, ast.unparse(leaf)) for leaf in leaves}
+                        wanted |= {
+                            (function.name, node.lineno, ast.unparse(leaf)) for leaf in leaves
+                        }
     wanted = {w for w in wanted if w[0] not in ("sample", "vocabulary") and w[1] < main.first}
     assert wanted <= {(v["function"], v["line"], v["name"]) for v in anna["values"]}
 
@@ -105,7 +124,7 @@ def test_the_graph_is_the_one_that_the_run_built(anna: Record) -> None:
 
 
 def test_matrix_products_of_the_graph_hold(anna: Record) -> None:
-    """An independent check of data and parents: multiply again what the graph says was multiplied."""
+    """An independent check: multiply again what the graph says was multiplied."""
     products = 0
     for tensor in anna["tensors"]:
         if tensor["op"] == "@":
@@ -176,11 +195,15 @@ def test_the_inside_of_the_autograd_section_on_request() -> None:
         ("n_head=4", "n_head=8", None),
     ],
 )
-def test_another_architecture_gives_another_graph(old: str, new: str, difference: int | None, anna: Record) -> None:
+def test_another_architecture_gives_another_graph(
+    old: str, new: str, difference: int | None, anna: Record
+) -> None:
     record = xray(edited(old, new), "anna", vocab=VOCAB)
     assert record["error"] is None
     if difference == 0:
-        assert [t["op"] for t in record["tensors"]].count("exp") == 1 + [t["op"] for t in anna["tensors"]].count("exp")
+        assert [t["op"] for t in record["tensors"]].count("exp") == 1 + [
+            t["op"] for t in anna["tensors"]
+        ].count("exp")
     else:
         assert len(record["tensors"]) != len(anna["tensors"])
 
@@ -188,7 +211,8 @@ def test_another_architecture_gives_another_graph(old: str, new: str, difference
 def test_a_new_operation_of_the_reader_is_recorded() -> None:
     text = edited(
         "    def relu(self): return",
-        "    def tanh(self): return self.cellwise(lambda a: (math.tanh(a), 1 - math.tanh(a) ** 2))\n"
+        "    def tanh(self):\n"
+        "        return self.cellwise(lambda a: (math.tanh(a), 1 - math.tanh(a) ** 2))\n"
         "    def relu(self): return",
     ).replace("(x @ fc).relu()", "(x @ fc).tanh()")
     record = xray(text, "anna", vocab=VOCAB)
@@ -206,7 +230,9 @@ def test_a_failure_half_way_keeps_all_before_it() -> None:
 
 
 def test_the_first_nan_is_named_at_its_line() -> None:
-    text = edited("    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = (x @ fc).relu() * math.nan")
+    text = edited(
+        "    hidden = (x @ fc).relu()  # (T, 4C)", "    hidden = (x @ fc).relu() * math.nan"
+    )
     record = xray(text, "anna", vocab=VOCAB)
     assert "nan" in record["error"]["message"] and "hidden" in record["error"]["message"]
     assert "math.nan" in text.splitlines()[record["error"]["line"] - 1]
@@ -228,11 +254,12 @@ def test_a_character_that_was_never_seen_is_named() -> None:
 def test_any_text_of_the_vocabulary_even_empty_or_too_long(doc: str) -> None:
     record = xray(ORIGINAL, doc, vocab=VOCAB, most=8, siblings=2)
     assert record["error"] is None
-    assert record["tokens"] == ["\n", *doc][: 16]
+    assert record["tokens"] == ["\n", *doc][:16]
 
 
 def test_recording_leaves_the_program_unchanged() -> None:
     """The same training, with and without an x-ray between its steps, gives the same losses."""
+
     def losses(look: bool) -> list[float]:
         params = gpt.init(random.Random(5), len(VOCAB), n_embd=8, n_head=2)
         steps = gpt.train(params, ["anna", "bo", "li"], VOCAB, steps=6)
