@@ -66,9 +66,14 @@ export function contrast(a: Colour, b: Colour): number {
   return (high + 0.05) / (low + 0.05);
 }
 
-/** Ink or paper, whichever reads better on that colour. */
+const BLACK: Colour = [0, 0, 0];
+const WHITE: Colour = [255, 255, 255];
+
+/** Ink or paper, whichever reads better on that colour; black or white where neither reads well. */
 export function textOn(colour: Colour, palette: Palette): Colour {
-  return contrast(colour, palette.ink) >= contrast(colour, palette.paper) ? palette.ink : palette.paper;
+  const better = (a: Colour, b: Colour): Colour => (contrast(colour, a) >= contrast(colour, b) ? a : b);
+  const usual = better(palette.ink, palette.paper);
+  return contrast(colour, usual) >= 4.5 ? usual : better(BLACK, WHITE);
 }
 
 /** Where everything of a drawn matrix is, in CSS pixels. */

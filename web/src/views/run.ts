@@ -202,22 +202,31 @@ export function explain(op: string): string {
 
 /** How a tensor was made, in the words of the program: "q @ k.transpose() * 0.5". Stops at names. */
 export function formula(run: Run, id: number, depth = 4): string {
-  return made(run, id, depth, true).text;
+  return made(run, id, depth, run.xray.tensors[id]?.call ?? null, true).text;
+}
+
+/** What a tensor is called where another call uses it: its name, the call that returned it, or its formula. */
+export function phrase(run: Run, id: number, user: number): string {
+  return made(run, id, 4, run.xray.tensors[user]?.call ?? null).text;
 }
 
 const BINDING: Readonly<Record<string, number>> = { "+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 3 };
 const TIGHT = 9;
 
-function made(run: Run, id: number, left: number, top = false): { text: string; binding: number } {
+function made(run: Run, id: number, left: number, call: number | null, top = false): { text: string; binding: number } {
   const tensor = run.xray.tensors[id];
   if (!tensor) return { text: "…", binding: TIGHT };
   const [a, b] = operands(run, id);
   if (a === undefined || (!top && run.names[id] !== null)) return { text: title(run, id), binding: TIGHT };
+  if (!top && call !== null && !within(run.xray, call, tensor.call)) {
+    const inner = path(run.xray, tensor.call).find((c) => !within(run.xray, call, c));
+    return { text: `${run.xray.calls[inner ?? tensor.call]?.function ?? ""}(…)`, binding: TIGHT };
+  }
   if (left === 0) return { text: "…", binding: TIGHT };
   const op = word(run, id);
   const binding = BINDING[op] ?? TIGHT;
   const of = (p: number, least: number): string => {
-    const part = made(run, p, left - 1);
+    const part = made(run, p, left - 1, call);
     return part.binding < least ? `(${part.text})` : part.text;
   };
   if (binding < 3 && b !== undefined) return { text: `${of(a, binding)} ${op} ${of(b, binding + 1)}`, binding };
