@@ -1,6 +1,6 @@
 """Checks of the core that need no pytest, so that they also run in the browser's Python.
 
-`test_pyodide.py` runs each of them natively and in the very Python that the page starts. A check that
+`test_pyodide.py` runs each of them natively and in the Python that the page starts. A check that
 returns something returns numbers or texts, which must be the same in both.
 """
 

@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, with_body)
             return
         with open(file, "rb") as body:
-            kept = "assets" in file.relative_to(self.server.folder).parts[:1]
+            kept = file.is_relative_to(self.server.folder.resolve() / "assets")
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", TYPES.get(file.suffix, "application/octet-stream"))
             self.send_header("Content-Length", str(os.fstat(body.fileno()).st_size))
@@ -164,13 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self) -> Path | None:
         """The file that is asked for, if it is one of the page's."""
         path = unquote(urlsplit(self.path).path)
+        if path == "/":
+            path = "/index.html"
         if "\0" in path or "\\" in path:
             return None
-        file = (self.server.folder / path.lstrip("/")).resolve()
-        if path.endswith("/"):
-            file = file / "index.html"
-        inside = file.is_relative_to(self.server.folder.resolve())
-        return file if inside and file.is_file() else None
+        try:
+            file = (self.server.folder / path.lstrip("/")).resolve()
+            inside = file.is_relative_to(self.server.folder.resolve())
+            return file if inside and file.is_file() else None
+        except OSError:  # such as a name that is too long
+            return None
 
     def _refuse(self, status: HTTPStatus, with_body: bool) -> None:
         body = f"{status.value} {status.phrase}\n".encode()
