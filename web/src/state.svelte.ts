@@ -38,6 +38,7 @@ const LINK_AFTER = 500;
 const SLOW_AFTER = 1_000; // ms: from then on a run is worth mentioning
 const HELD_OUT_DOCS = 50;
 const SAMPLES = 6;
+const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
 export class Page {
   readonly original: string;
@@ -125,6 +126,13 @@ export class Page {
     if (this.runSource === this.source) add(this.runProblem);
     return found;
   });
+  /** The program in the editor did not finish, and waits for a change or a word. */
+  stopped = $derived(this.hung !== null && this.hung === this.source);
+  /** The values on the page are of an earlier text of the program, because this one cannot be run. */
+  behind = $derived(this.xray !== null && this.xraySource !== this.source
+    && (this.stopped || this.slow !== null || (this.checked && (this.check?.problems.length ?? 0) > 0)));
+  /** The line that is pointed at, where the values know it. */
+  pointed = $derived(this.xraySource === this.source ? this.activeLine : null);
   /** The line of the value that the x-ray stands on. */
   cursorLine = $derived(this.xray?.values[this.cursor]?.line ?? null);
 
@@ -245,25 +253,24 @@ export class Page {
     }
   }
 
-  /** Turns a number in the file; the editor shows it, and its undo takes it back. */
-  setKnob(name: string, value: number): void {
+  /** Turns a number in the file; the editor shows it, and its undo takes it back. False when it is refused. */
+  async setKnob(name: string, value: number): Promise<boolean> {
     if (!this.ready) {
-      this.#wait(`knob ${name}`, `${name} changes when Python is ready.`, () => this.setKnob(name, value));
-      return;
+      this.#wait(`knob ${name}`, `${name} changes when Python is ready.`, () => void this.setKnob(name, value));
+      return true;
     }
     const source = this.source;
     const knob = this.knobs.find((k) => k.name === name);
-    void this.#engine.call<{ source: string }>("set_knob", { source, name, value }).then(
-      (answer) => {
-        if (source !== this.source) return this.setKnob(name, value);
-        this.setSource(answer.source);
-        if (knob) this.goto = { line: knob.line, how: "flash" };
-      },
-      (error: unknown) => {
-        const failure = failureOf(error);
-        if (failure) this.notice = failure.message;
-      },
-    );
+    try {
+      const answer = await this.#engine.call<{ source: string }>("set_knob", { source, name, value });
+      if (source !== this.source) return await this.setKnob(name, value); // edited meanwhile: turn it there
+      this.setSource(answer.source);
+      if (knob) this.goto = { line: knob.line, how: "flash" };
+      return true;
+    } catch (error) {
+      this.notice = failureOf(error)?.message ?? "";
+      return false;
+    }
   }
 
   jump(line: number): void {
@@ -376,14 +383,19 @@ export class Page {
 
   // ---- Training ----
 
-  setTraining(settings: { data?: string; seed?: number }): void {
-    if (settings.data !== undefined) this.data = settings.data;
-    if (settings.seed !== undefined && Number.isSafeInteger(settings.seed) && settings.seed >= 0) {
-      this.seed = settings.seed;
+  /** False when a seed is refused. */
+  setTraining(settings: { data?: string; seed?: number }): boolean {
+    const { data, seed } = settings;
+    if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0 && seed <= LARGEST_SEED)) {
+      this.notice = `A seed is a whole number from 0 to ${count(LARGEST_SEED)}.`;
+      return false;
     }
+    this.data = data ?? this.data;
+    this.seed = seed ?? this.seed;
     if (this.runStatus === "paused") this.runStatus = "done";
     this.#touchLink();
     if (this.ready) void this.look();
+    return true;
   }
 
   async start(): Promise<void> {

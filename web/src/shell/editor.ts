@@ -293,6 +293,7 @@ export function editor(parent: HTMLElement, doc: string, wishes: Wishes): Editor
       look,
       EditorView.contentAttributes.of({
         "aria-label": "The program, gpt.py",
+        tabindex: "0",
         "aria-describedby": "editor-keys",
         autocapitalize: "off",
         autocorrect: "off",
