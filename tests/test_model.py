@@ -50,6 +50,7 @@ def trained(gpt: Any) -> tuple[Any, list[str]]:
 
 def test_the_vocabulary_is_sorted_and_begins_with_the_end_mark(gpt: Any, names: list[str]) -> None:
     assert gpt.vocabulary(["ba", "c", "ab"]) == ["\n", "a", "b", "c"]
+    assert gpt.vocabulary(["a\tb"]) == ["\n", "\t", "a", "b"], "first, even where it sorts later"
     assert gpt.vocabulary(["zoë 2", "Añ"]) == ["\n", " ", "2", "A", "o", "z", "ë", "ñ"]
     assert gpt.vocabulary(names) == ["\n", *"abcdefghijklmnopqrstuvwxyz"]
 

@@ -83,6 +83,32 @@ def test_logits_loss_and_every_gradient(seed: int, n_layer: int, std: float) -> 
     assert abs(theirs.item() - same_loss.item()) < CLOSE
 
 
+@pytest.mark.parametrize(
+    ("vocab_size", "sizes"),
+    [
+        (1, {"n_embd": 1, "n_head": 1, "block_size": 1}),
+        (2, {"n_embd": 1, "n_head": 1, "block_size": 2}),
+        (2, {"n_embd": 4, "n_head": 4, "block_size": 3}),
+        (3, {"n_embd": 5, "n_head": 2, "block_size": 3}),
+        (3, {"n_embd": 4, "n_head": 2, "block_size": 3, "n_layer": 0}),
+    ],
+)
+def test_the_smallest_sizes(vocab_size: int, sizes: dict[str, int]) -> None:
+    """Where a size is 1, a matrix looks like one that repeats; gradients must not be mixed up."""
+    rng = random.Random(12)
+    params = gpt.init(rng, vocab_size, std=0.7, **sizes)
+    ids = [rng.randrange(vocab_size) for _ in range(sizes["block_size"] + 1)]
+    targets = one_hot(ids[1:], vocab_size)
+    loss = gpt.cross_entropy(gpt.gpt(ids[:-1], **params), Tensor(targets))
+    gpt.backward(loss)
+    moved = move(params)
+    same = gpt.cross_entropy(gpt.gpt(ids[:-1], **moved), tensor(targets))
+    same.backward()
+    assert apart(loss.data, same) < CLOSE
+    for w, other in zip(gpt.leaves(params), torch_leaves(moved), strict=True):
+        assert apart(w.grad, other.grad) < CLOSE
+
+
 @pytest.mark.parametrize("n_layer", [1, 2])
 def test_many_documents_at_once(n_layer: int) -> None:
     """(B, T) ids: a document's logits, loss and share of the gradients are as when alone."""
