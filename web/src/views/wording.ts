@@ -52,7 +52,7 @@ export const named = (text: string): string => {
   return text === token(text) ? `“${sign(text)}”` : `a ${tokenName(text)}`;
 };
 
-/** The mean of the last `window` values at each place; values that are not finite are left out. */
+/** The mean of the last `window` values at each place; null where the value itself is not finite. */
 export function trailingMean(values: (number | null)[], window: number): (number | null)[] {
   const means: (number | null)[] = [];
   let sum = 0;
@@ -61,7 +61,7 @@ export function trailingMean(values: (number | null)[], window: number): (number
     const leaves = i >= window ? values[i - window] : null;
     if (value !== null) { sum += value; n += 1; }
     if (leaves !== null && leaves !== undefined) { sum -= leaves; n -= 1; }
-    means.push(n > 0 ? sum / n : null);
+    means.push(value !== null && n > 0 ? sum / n : null);
   });
   return means;
 }
