@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import shlex
 import signal
 import sys
 import time
@@ -85,11 +86,12 @@ class Commands(click.Group):
 
 def _one_line(error: click.ClickException) -> str:
     said = " ".join(error.format_message().split())
-    return said if said.endswith((".", "?")) else said + "."
+    return said if said.endswith("?") else said.rstrip(".") + "."
 
 
 def tell(sentence: str) -> None:
     """Say something to the person, on standard error."""
+    sentence = sentence if sentence.endswith((".", "?", ":")) else sentence + "."
     with contextlib.suppress(OSError):  # nobody may be there any more to read it
         click.echo(f"microgpt: {sentence}", err=True)
 
@@ -196,9 +198,9 @@ def main() -> None:
     """A whole GPT in one file of 150 lines, to read, run, take apart and edit.
 
     \b
-      microgpt                        open the explainer in the browser
-      microgpt train                  train on names, here in the terminal
-      microgpt xray anna              every value of every line, for "anna"
+      microgpt               open the explainer in the browser
+      microgpt train         train a model here, on names
+      microgpt xray anna     every value of every line
     """
 
 
@@ -217,15 +219,16 @@ def serve(port: int | None, no_open: bool) -> None:
     """Open the explainer in the browser, served on this machine alone.
 
     \b
-      microgpt                        the same, for short
+      microgpt                 the same, for short
       microgpt serve --port 9000
-      microgpt --no-open              print the address, open nothing
+      microgpt --no-open       print the address, open nothing
 
     Ctrl-C ends it.
     """
     from microgpt import site
 
     site.serve(port=port, open_browser=not no_open)
+    tell("The explainer has ended.")
 
 
 @main.command(short_help="Write the explainer as a static site.")
@@ -255,7 +258,7 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
 
     \b
       microgpt source
-      microgpt source > mine.py       a copy to edit,
+      microgpt source > mine.py           a copy to edit,
       microgpt train --source mine.py     and to train
       microgpt source --checkpoint names.safetensors --diff
     """
@@ -345,10 +348,10 @@ def train(
     """Train a model on DATA: a data set's name, or a text file, one document a line.
 
     \b
-      microgpt train                  on the bundled names
+      microgpt train           on the bundled names
       microgpt train sort --steps 3000 --batch 8
-      microgpt train poems.txt --block-size 32 --out poems.safetensors
-      microgpt train --resume poems.safetensors poems.txt
+      microgpt train poems.txt --out poems.safetensors
+      microgpt train poems.txt --resume poems.safetensors
       microgpt train --json | jq .loss
 
     Ctrl-C stops; with --out the run is saved, and --resume goes on exactly as if it had
@@ -399,8 +402,10 @@ def train(
                 "This source's train takes no start and moments: the run can be saved, not "
                 "continued."
             )
+    named_data = "--text TEXT" if text is not None else shlex.quote(data_name or "")
+    learns_from = "" if run.corpus.name in data.DATASETS else named_data + " "
     report = Json() if as_json else Bar() if sys.stdout.isatty() else Lines()
-    training = Training(run, report, out, save_every, every, until, program)
+    training = Training(run, report, out, save_every, every, until, learns_from)
     with named(program):
         return training.go(samples, 1.0 if temperature is None else temperature)
 
@@ -439,7 +444,8 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # After a first request the process is ending: another must not tear its last words.
+            signal.signal(number, signal.SIG_IGN if asked else handler)
 
 
 @contextlib.contextmanager
@@ -467,11 +473,12 @@ class Training:
         save_every: int,
         every: int | None,
         until: int | None,
-        program: Path | None,
+        learns_from: str,
     ) -> None:
         self.run, self.report, self.out, self.save_every = run, report, out, save_every
         self.steps = run.steps if until is None else min(until, run.steps or until)
         self.every = every or max(100, (run.steps or 0) // 5)
+        self.learns_from = learns_from  # what to write in front of --resume, to go on
         self.saved: int | None = None  # the step that is in the file
         self.warned = False
 
@@ -484,12 +491,12 @@ class Training:
                     self.report.begin(run, self.steps)
                     with contextlib.redirect_stdout(self.report.aside or sys.stdout):
                         self._steps(temperature)
-                    if self.out is not None and self.saved != run.step:
-                        self._save()
+                    failed = self._save_at_the_end()
                     look = Look.at(run, samples, temperature, seed=run.seed, exact=True)
-                    self.report.end(run, look, self.out)
+                    self.report.end(run, look, self.out, failed is None)
             except Stopped as stop:
-                return self._stopped(stop)
+                with undisturbed():
+                    return self._stopped(stop)
             except BrokenPipeError:
                 self._last_save()
                 with contextlib.suppress(OSError):
@@ -503,7 +510,18 @@ class Training:
                     self._last_save()
                 self._add(error, self.saved)
                 raise
+        if failed is not None:
+            raise failed
         return 0
+
+    def _save_at_the_end(self) -> MicrogptError | None:
+        """Save, and say why not when it fails: what was learnt is shown all the same."""
+        if self.out is not None and self.saved != self.run.step:
+            try:
+                self._save()
+            except MicrogptError as error:
+                return error
+        return None
 
     def _steps(self, temperature: float) -> None:
         run = self.run
@@ -562,17 +580,13 @@ class Training:
         elif self.saved is None:
             tell(f"{where}; there is nothing to save.")
         elif run.resumable and not run.done:
-            tell(
-                f"{where}; step {self.saved:,} is saved. Go on with: "
-                f"microgpt train --resume {self.out}{_again(run)}"
-            )
+            tell(f"{where}; step {self.saved:,} is saved in {self.out}. To go on:")
+            again = f"microgpt train {self.learns_from}--resume {shlex.quote(str(self.out))}"
+            with contextlib.suppress(OSError):
+                click.echo(f"  {again}", err=True)
         else:
             tell(f"{where}; step {self.saved:,} is saved in {self.out}.")
         return 128 + stop.number
-
-
-def _again(run: Run) -> str:
-    return "" if run.corpus.name in data.DATASETS else " DATA"
 
 
 @dataclass(frozen=True)
@@ -631,7 +645,7 @@ class Report:
     def save(self, run: Run, out: Path) -> None:
         """The run was saved."""
 
-    def end(self, run: Run, look: Look, out: Path | None) -> None:
+    def end(self, run: Run, look: Look, out: Path | None, saved: bool) -> None:
         """Training is over, and the run was looked at for the last time."""
 
 
@@ -663,7 +677,7 @@ class Json(Report):
     def save(self, run: Run, out: Path) -> None:
         self._print("save", run, file=str(out))
 
-    def end(self, run: Run, look: Look, out: Path | None) -> None:
+    def end(self, run: Run, look: Look, out: Path | None, saved: bool) -> None:
         seconds = round(time.monotonic() - self.started, 3)
         self._print("end", run, baseline=run.baseline, seconds=seconds, **look.plain())
 
@@ -733,7 +747,7 @@ class Lines(Report):
             return None
         return duration((time.monotonic() - self.started) / done * (self.until - run.step))
 
-    def end(self, run: Run, look: Look, out: Path | None) -> None:
+    def end(self, run: Run, look: Look, out: Path | None, saved: bool) -> None:
         done, size = run.step - self.first, len(run.vocab)
         if done:
             self.say()
@@ -762,7 +776,7 @@ class Lines(Report):
         self.say()
         if out is None:
             self.say("This run is not saved; --out FILE saves one.")
-        else:
+        elif saved:
             self.say(f"Saved in {out}. Sample from it: microgpt sample {out}")
 
 
@@ -790,7 +804,7 @@ class Bar(Lines):
         self.progress.stop()
 
     def say(self, line: str = "") -> None:
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line)
 
     def begin(self, run: Run, until: int | None) -> None:
         super().begin(run, until)
@@ -810,9 +824,9 @@ class Bar(Lines):
         self.progress.update(self.task, completed=run.step, words=words)
         self.progress.refresh()
 
-    def end(self, run: Run, look: Look, out: Path | None) -> None:
+    def end(self, run: Run, look: Look, out: Path | None, saved: bool) -> None:
         self.progress.stop()
-        super().end(run, look, out)
+        super().end(run, look, out, saved)
 
 
 # ---- sample ----
@@ -947,8 +961,8 @@ def xray(
 
     \b
       microgpt xray anna
-      microgpt xray anna --name weights       who attends to whom
-      microgpt xray anna --line 101           q, k and v in full
+      microgpt xray anna --name weights    who attends to whom
+      microgpt xray anna --line 101        q, k and v in full
       microgpt xray --checkpoint names.safetensors
       microgpt xray --json | jq .loss
 
@@ -1068,8 +1082,7 @@ class XrayView:
         self.console.print(
             f'One training step on "{printable(record["doc"])}": '
             f"{counted(len(self.tokens), 'token')} in, {scored}.",
-            markup=False, highlight=False,
-        )  # fmt: skip
+        )
         many = Counter((v["call"], v["line"], v["name"]) for v in values)
         seen: Counter[tuple[int, int, str]] = Counter()
         call, line = None, None
@@ -1093,7 +1106,7 @@ class XrayView:
         hidden = self._hidden(values)
         if hidden and not self.full:
             self._print(Text())
-            self.console.print(f"Not shown: {hidden}; --all shows them.", highlight=False)
+            self.console.print(f"Not shown: {hidden}; --all shows them.")
 
     def _print(self, text: Text) -> None:
         self.console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
@@ -1196,7 +1209,7 @@ def number(x: float) -> str:
     """A number in at most seven characters."""
     if x == 0 or not math.isfinite(x):
         return f"{x + 0.0:g}"  # no minus before a zero
-    text = f"{x:.3g}" if 1e-2 <= abs(x) < 1e5 else f"{x:.1e}"
+    text = f"{x:.3g}" if 1e-2 <= abs(x) < 1e3 else f"{x:.1e}"
     return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
@@ -1219,7 +1232,7 @@ def _console() -> Console:
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(file=sys.stdout, highlight=False, width=wide)
+    return Console(file=sys.stdout, width=wide, highlight=False, markup=False, emoji=False)
 
 
 def _corpus(name: str | None, text: str | None) -> data.Corpus | None:
