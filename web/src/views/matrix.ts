@@ -100,12 +100,12 @@ const LINE = 24;
 
 export function frame(rows: number, columns: number, wish: FrameWish): Frame {
   const room = Math.max(wish.available - wish.left, 8);
-  const needed = Math.max(NUMBER_CELL, wish.number + 6);
+  const needed = Math.max(NUMBER_CELL, Math.ceil(wish.number) + 3);
   const fits = room / columns >= needed && rows * LINE <= Math.max(wish.tall, 12 * LINE);
   const numbers = !wish.compact && (wish.insist || fits);
   let cellWidth: number, cellHeight: number;
   if (numbers) {
-    cellWidth = Math.floor(Math.min(Math.max(room / columns, needed), Math.max(needed + 12, 56)));
+    cellWidth = Math.floor(Math.min(Math.max(room / columns, needed), Math.max(needed + 8, 56)));
     cellHeight = Math.min(LINE + 4, Math.max(LINE, Math.round(cellWidth * 0.55)));
   } else {
     const most = wish.compact ? 14 : 40;
@@ -131,24 +131,28 @@ export function hit(f: Frame, x: number, y: number): [number, number] | null {
 }
 
 /** The widest number of a matrix in a canvas's font, in pixels. */
-export function widest(rows: Rows, measure: (text: string) => number): number {
-  let most = 0;
-  const seen = new Map<number, string>();
+export function widest(rows: Rows, scale: Scale, more: number, measure: (text: string) => number): number {
+  const seen = new Map<string, string>();
   for (const row of rows)
     for (const x of row) {
-      const text = inCell(x);
-      if (!seen.has(text.length) || text.startsWith("−")) seen.set(text.length, text);
+      const text = inCell(x, scale, more);
+      seen.set(`${text.length}${text.startsWith(DASH)}`, text);
     }
-  for (const text of seen.values()) most = Math.max(most, measure(text));
-  return most;
+  return Math.max(0, ...[...seen.values()].map(measure));
 }
 
-/** Two significant digits, and no more than four places: what a cell can hold. */
-export function inCell(x: Num): string {
-  if (typeof x === "number" && x !== 0 && Math.abs(x) < 1e-3 && Math.abs(x) >= 1e-5) {
-    return cell(x, 2);
-  }
-  return cell(x, 2);
+const DASH = "\u2013"; // a minus sign as wide as a digit: sixteen numbers must fit beside each other
+
+/**
+ * A number as a cell has room for it: the same number of places in all cells of a matrix, or one `more`
+ * where there is room; "0" only for zero itself.
+ */
+export function inCell(x: Num, scale: Scale, more = 0): string {
+  if (typeof x === "string" || scale.limit >= 1e4 || scale.limit < 0.01) return cell(x, 2).replace("\u2212", DASH);
+  if (x === 0) return "0";
+  const whole = Number.isInteger(x) && Number.isInteger(scale.low) && Number.isInteger(scale.high);
+  const places = scale.limit >= 100 ? 0 : scale.limit >= 10 ? 1 : scale.limit >= 0.1 ? 2 : 3;
+  return (x < 0 ? DASH : "") + Math.abs(x).toFixed(whole ? 0 : places + more);
 }
 
 /** What the picture shows, in a sentence. */

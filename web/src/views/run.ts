@@ -96,14 +96,7 @@ export function within(xray: Xray, inner: number | null, outer: number): boolean
 }
 
 function tensorNames(xray: Xray, given: boolean[]): (string | null)[] {
-  const names: (string | null)[] = xray.tensors.map((t) => (t.weight ? (t.name ?? t.weight) : null));
-  const own = new Set<number>();
-  for (const value of xray.values) {
-    const tensor = value.tensor === null ? undefined : xray.tensors[value.tensor];
-    if (!tensor || tensor.weight || given[value.i] || value.name === "return") continue;
-    if (names[tensor.id] === null || (tensor.call === value.call && !own.has(tensor.id))) names[tensor.id] = value.name;
-    if (tensor.call === value.call) own.add(tensor.id);
-  }
+  const names: (string | null)[] = xray.tensors.map((t) => (t.weight ? (t.name ?? t.weight) : t.name));
   // A result that was never assigned may still be known by the name of the parameter it was handed to,
   // unless the caller means something else by that name.
   const meant = new Map<string, Set<number | null>>();
