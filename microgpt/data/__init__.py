@@ -76,7 +76,7 @@ DATASETS: dict[str, Dataset] = {
         name="names",
         title="Names",
         description="Given names from many languages and cultures, in the letters a to z.",
-        example="amina",
+        example="anna",
         separator=None,
         steps=1000,
         batch=1,
@@ -88,7 +88,7 @@ DATASETS: dict[str, Dataset] = {
         description=task.description,
         example=task.example,
         separator=task.separator,
-        steps=3000,
+        steps=task.steps,
         batch=8,
     )
     for name, task in TASKS.items()

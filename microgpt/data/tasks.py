@@ -87,6 +87,7 @@ class Task:
         separator: what stands between prompt and answer, exactly once in each document.
         draw: one random document.
         size: how many distinct documents a corpus of it holds; fewer than there are.
+        steps: how many steps of eight documents the default model needs to learn it.
     """
 
     title: str
@@ -95,6 +96,7 @@ class Task:
     separator: str
     draw: Callable[[random.Random], str]
     size: int
+    steps: int
 
 
 TASKS: dict[str, Task] = {
@@ -105,6 +107,7 @@ TASKS: dict[str, Task] = {
         ">",
         copy,
         5000,
+        1000,
     ),
     "reverse": Task(
         "Reverse",
@@ -113,6 +116,7 @@ TASKS: dict[str, Task] = {
         ">",
         reverse,
         5000,
+        1000,
     ),
     "sort": Task(
         "Sort",
@@ -121,6 +125,7 @@ TASKS: dict[str, Task] = {
         ">",
         sort,
         5000,
+        1500,
     ),
     "addition": Task(
         "Addition",
@@ -129,6 +134,7 @@ TASKS: dict[str, Task] = {
         "=",
         addition,
         2000,
+        3000,
     ),
     "brackets": Task(
         "Brackets",
@@ -137,6 +143,7 @@ TASKS: dict[str, Task] = {
         "|",
         brackets,
         2000,
+        3000,
     ),
     "recall": Task(
         "Key-value recall",
@@ -146,6 +153,7 @@ TASKS: dict[str, Task] = {
         "=",
         recall,
         2000,
+        3000,
     ),
 }
 
