@@ -1,6 +1,6 @@
 """Runs the file and writes fixtures.json for the story page: every number on it is computed here.
 
-    python web/src/views/demo-b/fixtures.py
+python web/src/views/demo-b/fixtures.py
 """
 
 from __future__ import annotations
@@ -61,7 +61,14 @@ def project(rows: list[list[float]], before: list[list[float]]) -> tuple[Any, An
 
 
 class Story:
-    def __init__(self, docs: list[str], data: str, seed: int = 42, sizes: dict[str, int] | None = None, **train: Any):
+    def __init__(
+        self,
+        docs: list[str],
+        data: str,
+        seed: int = 42,
+        sizes: dict[str, int] | None = None,
+        **train: Any,
+    ):
         self.ns: dict[str, Any] = {"__name__": "gpt"}
         exec(compile(SOURCE, "gpt.py", "exec"), self.ns)
         rng = random.Random(seed)
@@ -74,24 +81,44 @@ class Story:
         self.steps = train.get("steps", 1000)
         self.generator = self.ns["train"](self.params, order, self.vocab, **train)
         self.axes: list[list[float]] = []
-        self.out: dict[str, Any] = {"run": dict(
-            parameters=sum(w.shape[0] * w.shape[1] for w in self.ns["leaves"](self.params)),
-            train_docs=len(self.train), held_out_docs=len(self.held), vocab=self.vocab, step=0, steps=self.steps,
-            batch=train.get("batch", 1), lr=train.get("lr", 0.01), baseline=math.log(len(self.vocab)), data=data,
-            seed=seed), "losses": [], "held_out": [], "samples": [], "peeks": []}
+        self.out: dict[str, Any] = {
+            "run": {
+                "parameters": sum(w.shape[0] * w.shape[1] for w in self.ns["leaves"](self.params)),
+                "train_docs": len(self.train),
+                "held_out_docs": len(self.held),
+                "vocab": self.vocab,
+                "step": 0,
+                "steps": self.steps,
+                "batch": train.get("batch", 1),
+                "lr": train.get("lr", 0.01),
+                "baseline": math.log(len(self.vocab)),
+                "data": data,
+                "seed": seed,
+            },
+            "losses": [],
+            "held_out": [],
+            "samples": [],
+            "peeks": [],
+        }
 
     def measure(self, step: int, limit: int = 60) -> None:
         ns, total, count = self.ns, 0.0, 0
         for doc in self.held[:limit]:
             ids = ns["encode"](doc, self.vocab)[: self.params["wpe"].shape[0] + 1]
-            for row, t in zip(ns["softmax"](ns["gpt"](ids[:-1], **self.params)).data, ids[1:], strict=True):
+            for row, t in zip(
+                ns["softmax"](ns["gpt"](ids[:-1], **self.params)).data, ids[1:], strict=True
+            ):
                 total, count = total - math.log(row[t] + 1e-30), count + 1
         self.out["held_out"].append({"step": step, "held_out": total / count})
 
     def samples(self, step: int, n: int = 8) -> None:
         rng = random.Random(7)
-        texts = [list(self.ns["sample"](self.params, self.vocab, rng))[-1].strip("\n") for _ in range(n)]
-        self.out["samples"].append({"step": step, "texts": texts, "known": [t in self.known for t in texts]})
+        texts = [
+            list(self.ns["sample"](self.params, self.vocab, rng))[-1].strip("\n") for _ in range(n)
+        ]
+        self.out["samples"].append(
+            {"step": step, "texts": texts, "known": [t in self.known for t in texts]}
+        )
 
     def peek(self, step: int, doc: str) -> None:
         ns, seen = self.ns, []
@@ -108,13 +135,27 @@ class Story:
         ns["softmax"] = softmax
         heads = len(self.params["blocks"][0]["heads"])
         points, shares, self.axes = project(self.params["wte"].data, self.axes)
-        self.out["peeks"].append({
-            "step": step, "tokens": [self.vocab[i] for i in ids],
-            "attention": [{"layer": i // heads, "head": i % heads, "weights": w} for i, w in enumerate(seen)],
-            "embeddings": [{"name": "wte", "labels": self.vocab, "rows": self.params["wte"].data}],
-            "projection": {"name": "wte", "labels": self.vocab, "points": points, "explained": shares}})
+        self.out["peeks"].append(
+            {
+                "step": step,
+                "tokens": [self.vocab[i] for i in ids],
+                "attention": [
+                    {"layer": i // heads, "head": i % heads, "weights": w}
+                    for i, w in enumerate(seen)
+                ],
+                "embeddings": [
+                    {"name": "wte", "labels": self.vocab, "rows": self.params["wte"].data}
+                ],
+                "projection": {
+                    "name": "wte",
+                    "labels": self.vocab,
+                    "points": points,
+                    "explained": shares,
+                },
+            }
+        )
 
-    def go(self, until: int, every: int, doc: str) -> "Story":
+    def go(self, until: int, every: int, doc: str) -> Story:
         for step in range(until + 1):
             if step:
                 loss = next(self.generator)
@@ -130,24 +171,36 @@ class Story:
         return self
 
     def sampling(self, prefix: str, temperature: float, seed: int) -> list[dict[str, Any]]:
-        steps = [dict(text=prefix, char=None, probs=None, vocab=self.vocab, done=False)]
+        steps = [{"text": prefix, "char": None, "probs": None, "vocab": self.vocab, "done": False}]
         limit = self.params["wpe"].shape[0]
-        draw = self.ns["sample"](self.params, self.vocab, random.Random(seed), max(temperature, 1e-9), prefix)
+        draw = self.ns["sample"](
+            self.params, self.vocab, random.Random(seed), max(temperature, 1e-9), prefix
+        )
         for text in draw:
-            steps.append(dict(text=text, char=text[-1], probs=draw.gi_frame.f_locals["probs"], vocab=self.vocab,
-                              done=text.endswith("\n") or len(text) >= limit))
+            steps.append(
+                {
+                    "text": text,
+                    "char": text[-1],
+                    "probs": draw.gi_frame.f_locals["probs"],
+                    "vocab": self.vocab,
+                    "done": text.endswith("\n") or len(text) >= limit,
+                }
+            )
         return steps
 
 
 def main() -> None:
     names = Story(NAMES, "names").go(1000, 100, "anna")
     stories: dict[str, Any] = {
-        "python": platform.python_version(), "date": datetime.date.today().isoformat(), "names": names.out,
-        "sampling": names.sampling("", 0.8, 3), "greedy": names.sampling("jo", 0.0, 1),
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "names": names.out,
+        "sampling": names.sampling("", 0.8, 3),
+        "greedy": names.sampling("jo", 0.0, 1),
         "hot": names.sampling("", 2.0, 5),
         "others": [[names.sampling("", 0.8, s), 0.8, s] for s in range(20, 26)],
     }
-    deep = Story(NAMES, "names", sizes=dict(n_layer=3, n_head=8, n_embd=32), steps=20000)
+    deep = Story(NAMES, "names", sizes={"n_layer": 3, "n_head": 8, "n_embd": 32}, steps=20000)
     stories["deep"] = deep.go(60, 20, "maximilianamaria"[:15]).out
     stories["diverged"] = Story(NAMES, "names", lr=300.0).go(60, 20, "anna").out
     odd = [f"{k}{v}" for k, v in html.entities.html5.items()]
