@@ -307,6 +307,34 @@ def test_heads_that_add_up_are_multi_head_attention() -> None:
     assert apart(mine.data, joined @ wo) < CLOSE
 
 
+@pytest.mark.parametrize("n_layer", [1, 3])
+def test_the_whole_model_is_the_usual_one(n_layer: int) -> None:
+    """A pre-norm transformer put together from PyTorch's own parts gives the same logits."""
+    rng = random.Random(13)
+    params = gpt.init(rng, 11, n_layer=n_layer, n_head=2, n_embd=6, block_size=8, std=0.5)
+    ids = [rng.randrange(11) for _ in range(7)]
+    moved = move(params)
+
+    def norm(x: Any) -> Any:
+        return functional.rms_norm(x, (6,), eps=1e-5)
+
+    position = torch.arange(len(ids))
+    x = functional.embedding(torch.tensor(ids), moved["wte"])
+    x = x + functional.embedding(position, moved["wpe"])
+    for block in moved["blocks"]:
+        h = norm(x)
+        reads = []
+        for head in block["heads"]:
+            q, k, v = (functional.linear(h, head[w].T) for w in ("wq", "wk", "wv"))
+            reads.append(functional.scaled_dot_product_attention(q, k, v, is_causal=True))
+        x = x + functional.linear(
+            torch.cat(reads, -1), torch.cat([head["wo"] for head in block["heads"]]).T
+        )
+        x = x + functional.linear(functional.linear(norm(x), block["fc"].T).relu(), block["proj"].T)
+    expected = functional.linear(norm(x), moved["lm_head"].T)
+    assert apart(gpt.gpt(ids, **params).data, expected) < CLOSE
+
+
 # ---- The optimiser ----
 
 
