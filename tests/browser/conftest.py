@@ -1,7 +1,7 @@
 """A real browser on the built page, served as a folder below another, as any static host would.
 
-Every page here is watched: an error in the console, a breach of the page's own security policy, or a
-request to any other host fails the test that caused it.
+Every page here is watched: an error in the console, a breach of the page's own security policy, or
+a request to any other host fails the test that caused it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """A Chromium: the machine's own where there is one, otherwise the one that Playwright brings."""
+    """A Chromium: the machine's own, or where it has none, the one that Playwright brings."""
     own = next((p for p in map(shutil.which, ("chromium", "chromium-browser")) if p), None)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=own, args=FLAGS)
@@ -118,7 +118,7 @@ Open = Callable[..., AbstractContextManager[Visit]]
 
 @pytest.fixture
 def visitor(chromium: Any, address: str) -> Open:
-    """A context manager that gives a fresh `Visit`; its arguments are those of a browser context."""
+    """Gives a fresh `Visit` to a `with`; its arguments are those of a browser context."""
 
     @contextmanager
     def visit(*, expect_trouble: bool = False, **context: Any) -> Iterator[Visit]:

@@ -1,4 +1,4 @@
-"""The page's frame: reading, editing, stopping, links, keys, themes, phones, and who cannot see."""
+"""The page's frame: reading, editing, stopping, links, keys, themes, phones, and no eyes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PHONE = {"width": 360, "height": 740}
 
 
 def program(page: Any) -> str:
-    """The program as the editor holds it, told by the page's address or, unedited, by the original."""
+    """The program as the editor holds it, told by the page's address."""
     page.wait_for_timeout(700)  # the address is written at most twice a second
     _, _, fragment = page.url.partition("#")
     return str(file.decode_link(fragment).get("source", file.ORIGINAL))
@@ -197,6 +197,76 @@ def test_an_endless_loop_is_stopped_and_the_edit_is_kept(visit: Visit) -> None:
     )
 
 
+# ---- Training and sampling ----
+
+
+def steps(page: Any) -> int:
+    text = page.get_by_role("tabpanel").inner_text()
+    found = re.search(r"Step ([\d,]+) of ([\d,]+)", text)
+    assert found, text
+    return int(found[1].replace(",", ""))
+
+
+def test_training_starts_pauses_steps_and_starts_over(visit: Visit) -> None:
+    page = visit.open("room=train")
+    visit.ready()
+    room = page.get_by_role("tabpanel")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(room).to_contain_text(re.compile(r"Step ([1-9]\d) of 1,000"), timeout=30_000)
+    page.get_by_role("button", name="Pause").click()
+    visit.ready()
+    page.wait_for_timeout(500)
+    here = steps(page)
+    page.get_by_role("button", name="One step").click()
+    expect(room).to_contain_text(f"Step {here + 1} of 1,000")
+    page.get_by_role("button", name="Continue").click()
+    expect(room).not_to_contain_text(f"Step {here + 1} of 1,000", timeout=20_000)
+    room.get_by_role("button", name="Stop").click()
+    visit.ready()
+    assert steps(page) > here + 1  # the curve stays
+    page.get_by_role("button", name="Start over").click()
+    expect(room).to_contain_text("Nothing is trained yet")
+
+
+def test_the_page_trains_as_python_does(visit: Visit) -> None:
+    """The same file, data and seed: the first losses here are those of the run in this process."""
+    from microgpt.run import Run
+
+    run = Run(seed=7)
+    mine = [run.advance() for _ in range(3)]
+    page = visit.open("room=train&seed=7")
+    visit.ready()
+    for loss in mine:
+        page.get_by_role("button", name="One step").click()
+        expect(page.get_by_role("tabpanel")).to_contain_text(f"this step {loss:.4f}")
+
+
+def test_samples_are_drawn_from_the_trained_model(visit: Visit) -> None:
+    page = visit.open("room=train")
+    visit.ready()
+    page.get_by_role("button", name="One step").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("Step 1 of 1,000", timeout=20_000)
+    page.get_by_role("tab", name="Sample").click()
+    page.get_by_role("button", name="Whole", exact=False).first.click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("so far", timeout=20_000)
+    page.get_by_role("textbox", name="Begins with").fill("ann")
+    page.get_by_role("button", name="Next character").click()
+    expect(page.locator(".given .under", has_text="given")).to_have_count(3)
+
+
+def test_an_edit_ends_the_pause_and_is_what_trains_next(visit: Visit) -> None:
+    page = visit.open("room=train")
+    visit.ready()
+    page.get_by_role("button", name="One step").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("Step 1 of 1,000", timeout=20_000)
+    page.get_by_role("textbox", name="steps").fill("500")
+    page.get_by_role("textbox", name="steps").press("Enter")
+    expect(page.get_by_text("This run was of another version of the program")).to_be_visible()
+    page.get_by_role("button", name="One step").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("Step 1 of 500", timeout=20_000)
+    expect(page.get_by_text("This run was of another version of the program")).to_have_count(0)
+
+
 # ---- Links ----
 
 
@@ -254,17 +324,37 @@ def test_an_edit_by_link_runs_after_a_yes(visit: Visit) -> None:
     assert program(page) == EDITED
 
 
-BOMB = "edit=" + "7cExAQAAAMKg9U9tDQ-gAAAAAAAAAAAAAAAAAAAA" * 40
+@pytest.mark.parametrize(
+    "source",
+    [
+        file.ORIGINAL.split("\n", 1)[1],
+        file.ORIGINAL.rstrip("\n"),
+        file.ORIGINAL + "# one\n\n# two",
+        "\n".join(file.ORIGINAL.split("\n")[::2]),
+        "# new\n" + file.ORIGINAL.replace("x", "y"),
+        "",
+    ],
+    ids=["first line gone", "last end gone", "lines below", "every other line", "many", "nothing"],
+)
+def test_the_editor_takes_any_edit_exactly(visit: Visit, source: str) -> None:
+    visit.hold_python()
+    page = visit.open(file.encode_link({"source": source}))
+    page.get_by_role("button", name="Use this edit").click()
+    assert program(page) == source
+    page.get_by_role("button", name="Undo all").click()
+    assert program(page) == file.ORIGINAL
+
+
+PACKED = file.encode_link({"source": EDITED}).rpartition("edit=")[2]
 
 
 @pytest.mark.parametrize(
     "fragment",
     [
-        "%E0%A4%A", "=&=&&&", "text=%00%1b", "seed=-1", "seed=1e99", "temperature=NaN", "temperature=1e400",
-        "data=../../etc/passwd", "room=constructor", "__proto__=1", "v=2&text=x", "edit=%%%", "edit=AAAA",
-        "edit=" + "A" * 15_000, "text=" + "x" * 25_000, BOMB,
-        "of=00000000&edit=i442NDLUMdSJVkpJTVPIzMss0SjKS9dRKMtPTkyKL86sStVRyIvPSaxMLbI1AjEzUhNTbE1ArNTcpBRbQzMdhaSc_ORssFowt7gkxdZAz8BC00opNjYWAA",
-        "edit=i442NDLUMdSJVkpJTVPIzMss0SjKS9dRKMtPTkyKL86sStVRyIvPSaxMLbI1AjEzUhNTbE1ArNTcpBRbQzMdhaSc_ORs",
+        "%E0%A4%A", "=&=&&&", "text=%00%1b", "seed=-1", "seed=1e99", "temperature=NaN",
+        "temperature=1e400", "data=../../etc/passwd", "room=constructor", "__proto__=1", "v=2&text=x",
+        "edit=%%%", "edit=AAAA", "edit=" + "A" * 15_000, "text=" + "x" * 25_000,
+        f"of=00000000&edit={PACKED}", f"edit={PACKED[:-9]}",
     ],
 )  # fmt: skip
 def test_a_hostile_link_is_left_out_with_one_sentence(visit: Visit, fragment: str) -> None:
@@ -381,7 +471,8 @@ def test_light_and_dark(visitor: Open) -> None:
 
 def test_a_browser_that_stores_nothing(visit: Visit) -> None:
     visit.page.add_init_script(
-        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })"
+        "Object.defineProperty(window, 'localStorage',"
+        " { get() { throw new DOMException('no', 'SecurityError'); } })"
     )
     visit.hold_python()
     page = visit.open()
@@ -415,13 +506,23 @@ def test_a_phone_edits_and_follows(visitor: Open) -> None:
         expect(page.get_by_role("tabpanel")).to_contain_text("attention 8", timeout=20_000)
 
 
+def test_a_phone_is_told_what_a_wide_screen_is_told(visitor: Open) -> None:
+    with visitor(viewport=PHONE) as visit:
+        visit.hold_python()
+        page = visit.open("seed=-1")
+        expect(page.get_by_text("The link's seed cannot be used here").first).to_be_visible()
+        page.get_by_role("button", name="Close this note").click()
+        expect(page.get_by_text("cannot be used here")).to_have_count(0)
+
+
 # ---- Who cannot see, or not well ----
 
 
 def audit(page: Any, what: str) -> None:
     found = page.evaluate(
-        "() => axe.run(document, { resultTypes: ['violations'] }).then((r) => r.violations.map((v) =>"
-        " `${v.id}: ${v.nodes.map((n) => n.target.join(' ')).join(' | ')}`))"
+        "() => axe.run(document, { resultTypes: ['violations'] })"
+        ".then((r) => r.violations.map("
+        "(v) => `${v.id}: ${v.nodes.map((n) => n.target.join(' ')).join(' | ')}`))"
     )
     assert found == [], what
 

@@ -145,7 +145,7 @@ export class Page {
   #lookAgain = false;
   #measuring = false;
   #peeking = false;
-  #peekedAt = 0;
+  #peekAgain = 0;
   #busy: { what: string; since: number }[] = [];
   #whenReady = new Map<string, () => void>();
   #runSerial = 0;
@@ -314,7 +314,7 @@ export class Page {
     const asked = { source, doc: this.text, model, seed: this.seed, data: this.data };
     const trained = model === "run" ? (this.run?.step ?? 0) : null;
     try {
-      const xray = await this.#ask<Xray>("xray", "the program", { ...asked });
+      const xray = await this.#ask<Xray>("xray", "The program", { ...asked });
       if (source === this.source && asked.doc === this.text) {
         this.xrayProblem = null;
         this.#showXray(xray, source, trained);
@@ -427,7 +427,7 @@ export class Page {
     const serial = this.#runSerial;
     this.runStatus = "paused";
     try {
-      const advance = await this.#ask<Advance>("advance", "the training step", { budget_ms: 0, max_steps: 1 });
+      const advance = await this.#ask<Advance>("advance", "The training step", { budget_ms: 0, max_steps: 1 });
       if (serial !== this.#runSerial) return;
       this.#onTrain(advance);
       if (!advance.done) this.runStatus = "paused";
@@ -468,7 +468,7 @@ export class Page {
     const source = this.source;
     this.runProblem = null;
     try {
-      const run = await this.#ask<RunInfo>("start", "the start of the training", {
+      const run = await this.#ask<RunInfo>("start", "The start of the training", {
         source, data: this.data, seed: this.seed,
       });
       if (serial !== this.#runSerial) return false;
@@ -526,10 +526,10 @@ export class Page {
     this.#measuring = true;
     const serial = this.#runSerial;
     try {
-      const measure = await this.#ask<Measure>("measure", "the held-out loss", { limit: HELD_OUT_DOCS });
+      const measure = await this.#ask<Measure>("measure", "The held-out loss", { limit: HELD_OUT_DOCS });
       if (serial !== this.#runSerial) return;
       if (this.heldOut.at(-1)?.step !== measure.step) this.heldOut = [...this.heldOut, measure];
-      const samples = await this.#ask<Samples>("samples", "the samples", {
+      const samples = await this.#ask<Samples>("samples", "The samples", {
         n: SAMPLES, temperature: 1, seed: measure.step, prefix: "",
       });
       if (serial !== this.#runSerial) return;
@@ -545,7 +545,7 @@ export class Page {
   async #peekNow(force: boolean): Promise<void> {
     const now = performance.now();
     if (this.#peeking || !this.runAlive || document.hidden) return;
-    if (!force && (this.room !== "train" || now - this.#peekedAt < PEEK_EVERY)) return;
+    if (!force && (this.room !== "train" || now < this.#peekAgain)) return;
     this.#peeking = true;
     const serial = this.#runSerial;
     try {
@@ -555,7 +555,8 @@ export class Page {
       // an edited program may have no attention to look at, and a text may not fit its vocabulary
     } finally {
       this.#peeking = false;
-      this.#peekedAt = performance.now();
+      const took = performance.now() - now;
+      this.#peekAgain = performance.now() + Math.max(PEEK_EVERY, 4 * took); // a slow model is mostly left to train
     }
   }
 
@@ -579,7 +580,7 @@ export class Page {
     const serial = ++this.#sampleSerial;
     this.#clearSampling();
     try {
-      const step = await this.#ask<SampleStep>("sample_start", "the sampling", {
+      const step = await this.#ask<SampleStep>("sample_start", "The sampling", {
         prefix: this.prefix, temperature: this.temperature, seed: this.sampleSeed,
       });
       if (serial !== this.#sampleSerial) return false;
@@ -598,7 +599,7 @@ export class Page {
     if (this.sampleStatus !== "paused" && this.sampleStatus !== "running" && !(await this.sampleStart())) return false;
     const serial = this.#sampleSerial;
     try {
-      const step = await this.#ask<SampleStep>("sample_next", "the sampling", {});
+      const step = await this.#ask<SampleStep>("sample_next", "The sampling", {});
       if (serial !== this.#sampleSerial) return false;
       this.sampling = [...this.sampling, step];
       if (step.done) this.sampleStatus = "done";

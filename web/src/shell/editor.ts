@@ -17,6 +17,7 @@ import {
 import type { DecorationSet, ViewUpdate } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 import { concept } from "../format";
+import { edits } from "../link";
 
 // ---- Lines that are pointed at: by the pointer, by the x-ray, by a jump ----
 
@@ -241,16 +242,40 @@ function comparison(original: string): Extension {
   });
 }
 
-/** The smallest single replacement that turns the editor's text into `source`. */
-export function replacement(doc: Text, source: string): { from: number; to: number; insert: string } | null {
-  const now = doc.toString();
-  if (now === source) return null;
+export interface Change { from: number; to: number; insert: string }
+
+/** The few small replacements that turn the editor's text into `source`, so that all else keeps its place. */
+export function replacements(doc: Text, source: string): Change[] {
+  return edits(doc.toString(), source).map(([line, removed, added]) => {
+    const past = line > doc.lines; // lines added below the last
+    const from = past ? doc.length : doc.line(line).from;
+    if (removed === 0) {
+      const text = added.join("\n");
+      return { from, to: from, insert: past ? `\n${text}` : `${text}\n` };
+    }
+    const last = doc.line(line + removed - 1);
+    if (added.length === 0) {
+      // A removed line takes one line end with it: its own, or the one above when it is the last.
+      return last.to < doc.length ? { from, to: last.to + 1, insert: "" } : { from: Math.max(from - 1, 0), to: last.to, insert: "" };
+    }
+    return trimmed(doc.sliceString(from, last.to), added.join("\n"), from);
+  });
+}
+
+/** A replacement without the beginning and the end that both texts share. */
+function trimmed(now: string, wanted: string, at: number): Change {
+  const shorter = Math.min(now.length, wanted.length);
   let head = 0;
-  const shorter = Math.min(now.length, source.length);
-  while (head < shorter && now[head] === source[head]) head++;
+  while (head < shorter && now[head] === wanted[head]) head++;
   let tail = 0;
-  while (tail < shorter - head && now[now.length - 1 - tail] === source[source.length - 1 - tail]) tail++;
-  return { from: head, to: now.length - tail, insert: source.slice(head, source.length - tail) };
+  while (tail < shorter - head && now[now.length - 1 - tail] === wanted[wanted.length - 1 - tail]) tail++;
+  return { from: at + head, to: at + now.length - tail, insert: wanted.slice(head, wanted.length - tail) };
+}
+
+/** The line that the first difference from the original stands on, or null. */
+export function firstChange(doc: Text, original: string): number | null {
+  const first = edits(original, doc.toString())[0];
+  return first ? Math.min(first[0], doc.lines) : null;
 }
 
 export function editor(parent: HTMLElement, doc: string, wishes: Wishes): EditorView {
