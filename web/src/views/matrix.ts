@@ -152,7 +152,8 @@ export function inCell(x: Num, scale: Scale, more = 0): string {
   if (x === 0) return "0";
   const whole = Number.isInteger(x) && Number.isInteger(scale.low) && Number.isInteger(scale.high);
   const places = scale.limit >= 100 ? 0 : scale.limit >= 10 ? 1 : scale.limit >= 0.1 ? 2 : 3;
-  return (x < 0 ? DASH : "") + Math.abs(x).toFixed(whole ? 0 : places + more);
+  const three = Math.max(2 - Math.floor(Math.log10(Math.abs(x))), 0); // the recording holds three digits, so no more
+  return (x < 0 ? DASH : "") + Math.abs(x).toFixed(whole ? 0 : Math.min(places + more, three));
 }
 
 /** What the picture shows, in a sentence. */

@@ -24,7 +24,7 @@ after(async () => {
 const load = (name) => vite.ssrLoadModule(join(import.meta.dirname, "..", name));
 const { read, formula, sizeText, labels, operands } = await load("run.ts");
 const { layout, fit, PLAIN, stoppedIn } = await load("graph.ts");
-const { scaleOf, frame, hit, shade, textOn, contrast, summary } = await load("matrix.ts");
+const { scaleOf, inCell, frame, hit, shade, textOn, contrast, summary } = await load("matrix.ts");
 const { arithmetic } = await load("arithmetic.ts");
 
 const STORIES = ["anna", "long", "single", "heads8", "layers2", "noresidual", "nomask", "square", "tied", "block", "error", "nan"];
@@ -222,6 +222,15 @@ test("a frame fits its width, shows numbers where they fit, and finds the cell u
       assert.deepEqual(hit(f, f.left + (c + 0.5) * f.cellWidth, f.top + (r + 0.5) * f.cellHeight), [r, c]);
   assert.equal(hit(small, 2, 2), null);
   assert.equal(hit(small, small.width + 1, 30), null);
+});
+
+test("numbers in cells: equal places, at most three digits, zero only for zero", () => {
+  const scale = scaleOf([[1.23456, -0.5, 0.0004, 0]]);
+  assert.deepEqual([1.23456, -0.5, 0.0004, 0].map((x) => inCell(x, scale)), ["1.23", "–0.50", "0.00", "0"]);
+  assert.deepEqual([1.23456, -0.5, 0.0004, 0].map((x) => inCell(x, scale, 1)), ["1.23", "–0.500", "0.000", "0"]);
+  const whole = scaleOf([[14, 0, -3]]);
+  assert.deepEqual([14, 0, -3, "nan", "-inf"].map((x) => inCell(x, whole)), ["14", "0", "–3", "nan", "–∞"]);
+  assert.equal(inCell(0.00012, scaleOf([[0.00012, 0.0005]])), "1e–4");
 });
 
 test("words: a summary says where the largest is, a cell's arithmetic holds the numbers it came from", () => {
