@@ -43,6 +43,7 @@ class Session:
         self.run: Run | None = None
         self.sampling: Iterator[tuple[str, list[float]]] | None = None
         self.text = ""
+        self.axes: list[list[float]] = []  # of the last picture of the embeddings
 
     # ---- The file and its x-ray ----
 
@@ -89,7 +90,7 @@ class Session:
 
     def start(self, source: str, data: str = "names", seed: int = 42) -> Plain:
         """A new run of a source; the one before it is forgotten."""
-        self.run, self.sampling = None, None
+        self.run, self.sampling, self.axes = None, None, []
         self.run = Run(source, _corpus(data), seed=seed)
         return _about(self.run)
 
@@ -128,7 +129,48 @@ class Session:
             run.source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or
             1) - 1), steps=run.steps, moments=run.moments, siblings=64,
         )  # fmt: skip
-        return _thin({"step": run.step, "tokens": record["tokens"]} | _seen(record))
+        return _thin({"step": run.step, "tokens": record["tokens"]} | self._seen(record))
+
+    def _seen(self, record: Plain) -> Plain:
+        """Attention and embeddings of a recorded step, found by their names and shapes."""
+        tensors, calls = record["tensors"], record["calls"]
+        size = len(record["tokens"])
+        layers: dict[Any, int] = {}
+        heads: dict[Any, int] = {}
+        attention = []
+        for value in record["values"]:
+            if (
+                value["name"] == "weights"
+                and value["tensor"] is not None
+                and value["shape"] == [size, size]
+            ):
+                parent = calls[value["call"]]["parent"]
+                head = heads[parent] = heads.get(parent, -1) + 1
+                per_layer = _heads_per_layer(record)
+                layers.setdefault(parent, 0)
+                rows = tensors[value["tensor"]]["data"]
+                attention.append(
+                    {"layer": head // per_layer, "head": head % per_layer, "weights": rows}
+                )
+        names = {"wte": record["vocab"], "wpe": [str(i) for i in range(10_000)]}
+        embeddings = [
+            {"name": t["weight"], "labels": names[t["weight"]][: t["shape"][0]], "rows": t["data"]}
+            for t in tensors if t["weight"] in names
+        ]  # fmt: skip
+        return {
+            "attention": attention,
+            "embeddings": embeddings,
+            "projection": self._plane(embeddings),
+        }
+
+    def _plane(self, embeddings: list[Plain]) -> Plain | None:
+        """The token embeddings in the plane in which they spread most."""
+        table = next((e for e in embeddings if e["name"] == "wte"), None)
+        found = table and _principal_axes(table["rows"], self.axes)
+        if not table or not found:
+            return None
+        self.axes = found.pop("axes")
+        return {"name": "wte", "labels": table["labels"]} | found
 
     def checkpoint(self) -> Plain:
         """The running model as a safetensors file, in base64."""
@@ -250,35 +292,6 @@ def _about(run: Run) -> Plain:
     }  # fmt: skip
 
 
-def _seen(record: Plain) -> Plain:
-    """Attention and embeddings of a recorded step, found by their names and shapes."""
-    tensors, calls = record["tensors"], record["calls"]
-    size = len(record["tokens"])
-    layers: dict[Any, int] = {}
-    heads: dict[Any, int] = {}
-    attention = []
-    for value in record["values"]:
-        if (
-            value["name"] == "weights"
-            and value["tensor"] is not None
-            and value["shape"] == [size, size]
-        ):
-            parent = calls[value["call"]]["parent"]
-            head = heads[parent] = heads.get(parent, -1) + 1
-            per_layer = _heads_per_layer(record)
-            layers.setdefault(parent, 0)
-            rows = tensors[value["tensor"]]["data"]
-            attention.append(
-                {"layer": head // per_layer, "head": head % per_layer, "weights": rows}
-            )
-    names = {"wte": record["vocab"], "wpe": [str(i) for i in range(10_000)]}
-    embeddings = [
-        {"name": t["weight"], "labels": names[t["weight"]][: t["shape"][0]], "rows": t["data"]}
-        for t in tensors if t["weight"] in names
-    ]  # fmt: skip
-    return {"attention": attention, "embeddings": embeddings, "projection": _projection(embeddings)}
-
-
 def _heads_per_layer(record: Plain) -> int:
     paths = [
         t["weight"]
@@ -288,43 +301,41 @@ def _heads_per_layer(record: Plain) -> int:
     return max(1, len({path.split(".")[3] for path in paths}))
 
 
-def _projection(embeddings: list[Plain]) -> Plain | None:
-    """The token embeddings in the plane in which they spread most: two principal components.
+def _principal_axes(rows: list[list[float]], before: list[list[float]]) -> Plain | None:
+    """The two directions in which rows spread most, and the shares of the spread along them.
 
-    Pearson, "On lines and planes of closest fit", 1901; found here by power iteration from a fixed
-    start, each direction's sign chosen so that its largest part is positive.
+    Pearson, "On lines and planes of closest fit", 1901; found by power iteration. A direction has
+    no sign of its own: it is turned the way that the one `before` points, so that a picture does not
+    mirror itself from one moment of training to the next.
     """
-    table = next((e for e in embeddings if e["name"] == "wte"), None)
-    if table is None or len(table["rows"]) < 3:
-        return None
-    rows = table["rows"]
     means = [math.fsum(column) / len(rows) for column in zip(*rows)]
     centred = [[x - m for x, m in zip(row, means)] for row in rows]
-    width = len(means)
-    spread = [[math.fsum(r[i] * r[j] for r in centred) for j in range(width)] for i in range(width)]
-    total = math.fsum(spread[i][i] for i in range(width))
-    if not math.isfinite(total) or total <= 0:
+    columns = list(zip(*centred))
+    spread = [[math.fsum(map(_product, a, b)) for b in columns] for a in columns]
+    total = math.fsum(row[i] for i, row in enumerate(spread))
+    if len(rows) < 3 or len(columns) < 2 or not math.isfinite(total) or total <= 0:
         return None
     axes, shares = [], []
-    for axis in range(2):
-        direction = [1.0 / (1 + i + axis) for i in range(width)]
-        for _ in range(100):
-            direction = [math.fsum(a * b for a, b in zip(row, direction)) for row in spread]
-            length = math.sqrt(math.fsum(x * x for x in direction)) or 1.0
-            direction = [x / length for x in direction]
-        if max(direction) < -min(direction):
-            direction = [-x for x in direction]
-        size = math.fsum(
-            direction[i] * math.fsum(a * b for a, b in zip(spread[i], direction))
-            for i in range(width)
+    for number in range(2):
+        way = (
+            before[number] if len(before) > number else [1.0 / (1 + i) for i in range(len(spread))]
         )
-        spread = [
-            [x - size * a * b for x, b in zip(row, direction)] for row, a in zip(spread, direction)
-        ]
-        axes.append(direction)
-        shares.append(size / total)
-    points = [[math.fsum(a * b for a, b in zip(row, axis)) for axis in axes] for row in centred]
-    return {"name": "wte", "labels": table["labels"], "points": points, "explained": shares}
+        axis = way
+        for _ in range(100):
+            axis = [math.fsum(map(_product, row, axis)) for row in spread]
+            length = math.sqrt(math.fsum(x * x for x in axis)) or 1.0
+            axis = [x / length for x in axis]
+        size = math.fsum(x * math.fsum(map(_product, row, axis)) for x, row in zip(axis, spread))
+        spread = [[x - size * a * b for x, b in zip(row, axis)] for row, a in zip(spread, axis)]
+        turned = -1.0 if math.fsum(map(_product, axis, way)) < 0 else 1.0
+        axes.append([turned * x for x in axis])
+        shares.append(max(size, 0.0) / total)
+    points = [[math.fsum(map(_product, row, axis)) for axis in axes] for row in centred]
+    return {"axes": axes, "points": points, "explained": shares}
+
+
+def _product(a: float, b: float) -> float:
+    return a * b
 
 
 def _thin(answer: Plain, digits: int = DIGITS) -> Plain:

@@ -392,11 +392,16 @@ class Run:
         `probs`; they are empty when an edited source has no such list.
 
         Raises:
-            ArgumentError, MicrogptError: as `sample`.
+            ArgumentError: at once, as `sample`.
+            MicrogptError: the source fails.
         """
         temperature = self._temperature(temperature)
         self._readable(prefix)
-        rng = random.Random(0) if rng is None else rng
+        return self._drawn(prefix, temperature, random.Random(0) if rng is None else rng)
+
+    def _drawn(
+        self, prefix: str, temperature: float, rng: random.Random
+    ) -> Iterator[tuple[str, list[float]]]:
         try:
             steps = self.namespace["sample"](self.params, self.vocab, rng, temperature, prefix)
             for text in steps:

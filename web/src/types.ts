@@ -55,6 +55,8 @@ export interface RunInfo {
   step: number; steps: number; batch: number; lr: number;
   /** ln(V): the loss of a guess among all tokens. */
   baseline: number; data: string; seed: number;
+  /** The most tokens that the model reads at once; null where an edited source has no such limit. */
+  context: number | null;
 }
 export interface Advance { step: number; steps: number; losses: Num[]; done: boolean }
 export interface Measure { step: number; held_out: Num }
@@ -64,6 +66,8 @@ export interface Peek {
   step: number; tokens: string[];
   attention: { layer: number; head: number; weights: Rows }[];
   embeddings: { name: string; labels: string[]; rows: Rows }[];
+  /** The token embeddings in the plane of their largest spread; `explained` are shares of the spread. */
+  projection: { name: string; labels: string[]; points: [Num, Num][]; explained: [Num, Num] } | null;
 }
 export interface SampleStep { text: string; char: string | null; probs: Num[] | null; vocab: string[]; done: boolean }
 
