@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
-from microgpt import source as file  # noqa: E402
-from microgpt.xray import finite, xray  # noqa: E402
+from microgpt import source as file
+from microgpt.xray import finite, xray
 
 FILE = Path(file.__file__).with_name("gpt.py").read_text(encoding="utf-8")
 NAMES = Path(file.__file__).with_name("data") / "names.txt"
@@ -21,7 +21,9 @@ NAMES = Path(file.__file__).with_name("data") / "names.txt"
 EDITS: dict[str, list[tuple[str, str]]] = {
     "heads8": [("n_head=4", "n_head=8")],
     "layers2": [("n_layer=1", "n_layer=2")],
-    "noresidual": [("x = x + attention(h, **head)", "x = attention(h, **head)"), ("x = x + mlp", "x = mlp")],
+    "noresidual": [
+        ("x = x + attention(h, **head)", "x = attention(h, **head)"), ("x = x + mlp", "x = mlp"),
+    ],
     "nomask": [("softmax(scores + future)", "softmax(scores)")],
     "square": [("(x @ fc).relu()", "(x @ fc) ** 2")],
     "tied": [("norm(x) @ lm_head", "norm(x) @ wte.transpose(-2, -1)")],
@@ -49,10 +51,12 @@ def main(folder: Path) -> None:
         pass
 
     def write(name: str, source: str, doc: str, weights: object) -> None:
-        record = xray(source, doc, vocab=vocab, params=weights, start=999 if weights else 0, most=60)
+        start = 999 if weights else 0
+        record = xray(source, doc, vocab=vocab, params=weights, start=start, most=60)
         text = json.dumps(finite({"source": source, "xray": record}), allow_nan=False)
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
-        print(f"{name:12}{len(record['tensors']):5} tensors{len(record['values']):6} values{len(text):9} bytes")
+        tensors, values = len(record["tensors"]), len(record["values"])
+        print(f"{name:12}{tensors:5} tensors{values:6} values{len(text):9} bytes")
 
     write("anna", FILE, "anna", params)
     write("long", FILE, "maximiliana", params)
