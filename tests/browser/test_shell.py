@@ -352,7 +352,7 @@ PACKED = file.encode_link({"source": EDITED}).rpartition("edit=")[2]
     "fragment",
     [
         "%E0%A4%A", "=&=&&&", "text=%00%1b", "seed=-1", "seed=1e99", "temperature=NaN",
-        "temperature=1e400", "data=../../etc/passwd", "room=constructor", "__proto__=1", "v=2&text=x",
+        "temperature=1e400", "data=../../etc/passwd", "room=constructor", "__proto__=1", "v=2",
         "edit=%%%", "edit=AAAA", "edit=" + "A" * 15_000, "text=" + "x" * 25_000,
         f"of=00000000&edit={PACKED}", f"edit={PACKED[:-9]}",
     ],
