@@ -305,8 +305,8 @@ def _principal_axes(rows: list[list[float]], before: list[list[float]]) -> Plain
     """The two directions in which rows spread most, and the shares of the spread along them.
 
     Pearson, "On lines and planes of closest fit", 1901; found by power iteration. A direction has
-    no sign of its own: it is turned the way that the one `before` points, so that a picture does not
-    mirror itself from one moment of training to the next.
+    no sign of its own: it is turned the way that the one `before` points, so that a picture does
+    not mirror itself from one moment of training to the next.
     """
     means = [math.fsum(column) / len(rows) for column in zip(*rows)]
     centred = [[x - m for x, m in zip(row, means)] for row in rows]
@@ -384,7 +384,7 @@ def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> Plain:
         sampling.append(session.sample_next())
     seen = xray(
         file.ORIGINAL, doc, vocab=run.vocab, params=run.params, start=run.step - 1, steps=run.steps,
-        moments=run.moments, most=12, siblings=4,
+        moments=run.moments, most=16, siblings=4,
     )  # fmt: skip
     for value in seen[
         "values"

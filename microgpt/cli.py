@@ -582,6 +582,7 @@ class Training:
         elif run.resumable and not run.done:
             tell(f"{where}; step {self.saved:,} is saved in {self.out}. To go on:")
             again = f"microgpt train {self.learns_from}--resume {shlex.quote(str(self.out))}"
+            again += _trusting(run)
             with contextlib.suppress(OSError):
                 click.echo(f"  {again}", err=True)
         else:
@@ -620,6 +621,11 @@ class Look:
             "held_out": self.held_out, "exact": self.exact, "temperature": self.temperature,
             "samples": [{"text": text, "known": known} for text, known in self.texts],
         }  # fmt: skip
+
+
+def _trusting(run: Run) -> str:
+    """What a command needs besides, to run the program of this run again."""
+    return "" if run.source == file.ORIGINAL else " --trust"
 
 
 class Report:
@@ -698,6 +704,7 @@ class Lines(Report):
         self.started = time.monotonic()
         self.first = 0  # the step that this command began at
         self.until: int | None = None
+        self.looked = False
 
     def say(self, line: str = "") -> None:
         click.echo(line)
@@ -727,7 +734,7 @@ class Lines(Report):
                 f"To learn {run.corpus.name} well, --steps {enough['steps']} --batch "
                 f"{enough['batch']} are enough."
             )
-        if run.step:
+        if run.step and not run.done:
             self.say(f"Going on after step {run.step:,}.")
         self.say(f"A guess among {size} tokens scores ln {size} = {run.baseline:.3f}.")
         self.say()
@@ -739,6 +746,7 @@ class Lines(Report):
         shown = "  ".join(shown_text(text) for text, _ in look.texts)
         loss = f"step {run.step:>{width},}  loss {run.smoothed():.3f}"
         self.say(f"{loss}{measured}{left}  {shown}".rstrip())
+        self.looked = True
 
     def left(self, run: Run) -> str | None:
         """The time that is left, at the pace so far."""
@@ -749,8 +757,9 @@ class Lines(Report):
 
     def end(self, run: Run, look: Look, out: Path | None, saved: bool) -> None:
         done, size = run.step - self.first, len(run.vocab)
-        if done:
+        if self.looked:
             self.say()
+        if done:
             took = duration(time.monotonic() - self.started)
             self.say(f"{counted(done, 'step')} in {took}; loss {run.smoothed():.3f}.")
         else:
@@ -767,17 +776,18 @@ class Lines(Report):
                 f"Exact answers {look.exact:.0%}, on {counted(look.asked, 'document')} held out."
             )
         if look.texts:
-            new = sum(not known for _, known in look.texts)
-            texts = counted(len(look.texts), "new text" if new == len(look.texts) else "text")
+            known = sum(known for _, known in look.texts)
+            texts = counted(len(look.texts), "text")
             self.say()
-            self.say(f"{texts} at temperature {look.temperature:g}, {new} not in the data:")
-            for text, known in look.texts:
-                self.say(f"  {shown_text(text)}{'  (in the data)' if known else ''}")
+            self.say(f"{texts} at temperature {look.temperature:g}, {known or 'none'} in the data:")
+            for text, is_known in look.texts:
+                self.say(f"  {shown_text(text)}{'  (in the data)' if is_known else ''}")
         self.say()
         if out is None:
             self.say("This run is not saved; --out FILE saves one.")
         elif saved:
-            self.say(f"Saved in {out}. Sample from it: microgpt sample {out}")
+            again = f"microgpt sample {shlex.quote(str(out))}{_trusting(run)}"
+            self.say(f"Saved in {out}. Sample from it: {again}")
 
 
 class Bar(Lines):
@@ -1109,6 +1119,7 @@ class XrayView:
             self.console.print(f"Not shown: {hidden}; --all shows them.")
 
     def _print(self, text: Text) -> None:
+        text.rstrip()
         self.console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
 
     def _path(self, call: int) -> str:

@@ -61,9 +61,10 @@ def xray(
         start, steps, moments: where in training this step stands, as the source's `train` takes
         them.
         autograd: record the inside of the autograd section as well (many thousands of values).
-        most: keep at most this many values of one function call (Adam's rows are many).
-        siblings: keep values only of the first so many calls that one line of one call makes (Adam
-            is called for every weight). A call's `dropped` says how many values were left out.
+        most: of one function call, keep at most this many values that are no tensors of the graph
+            (Adam's rows are many); tensors are always kept.
+        siblings: keep such values only of the first so many calls that one line of one call makes
+            (Adam is called for every weight). A call's `dropped` says how many were left out.
 
     Returns:
         plain data. `tensors`: the graph in order of creation; each has `id`, `shape` (rows,
@@ -262,7 +263,7 @@ class _Recorder:
         self.siblings = sys.maxsize if siblings is None else siblings
         self.first, self.last = _machinery(source)
         self.calls: list[Plain] = []
-        self.count: list[int] = []  # values kept of each call
+        self.count: list[int] = []  # values of each call that are no tensors
         self.groups: dict[tuple[int | None, int | None, str], int] = {}
         self.stack: list[int] = []
         self.values: list[tuple[int, int, str, str, Any]] = []
@@ -359,11 +360,13 @@ class _Recorder:
         index = self.found.get(id(value))
         if index is not None and self.tensors[index] is not value:
             index = None
+        if index is not None:
+            self.values.append((line, call, name, "tensor", index))
+            return index
         self.count[call] += 1
         if self.count[call] <= self.most and self.calls[call]["number"] <= self.siblings:
-            kind, data = _plain(value) if index is None else ("tensor", index)
-            self.values.append((line, call, name, kind, data))
-        return index
+            self.values.append((line, call, name, *_plain(value)))
+        return None
 
     def back(self, call: int, line: int, value: Any) -> Any:
         self.given(call, line, "return", value)
@@ -413,7 +416,7 @@ class _Recorder:
             }
             data = places[data] if kind == "tensor" else data
             values.append(value | {"name": name, "kind": kind} | _contents(kind, data, graph))
-            kept[call] += 1
+            kept[call] += kind != "tensor"
         for record, total, here in zip(self.calls, self.count, kept):
             record["dropped"] = total - here
         return {"calls": self._labelled(), "values": values, "tensors": graph}

@@ -174,6 +174,11 @@ def test_limits_leave_values_out_and_say_how_many(anna: Record) -> None:
     dropped = sum(c["dropped"] for c in short["calls"])
     assert len(short["values"]) + dropped == len(anna["values"])
     assert len(short["calls"]) == len(anna["calls"])
+    kept, all_of_them = (
+        [(v["call"], v["line"], v["name"]) for v in record["values"] if v["kind"] == "tensor"]
+        for record in (short, anna)
+    )
+    assert kept == all_of_them  # the values of the model are never left out
 
 
 def test_the_inside_of_the_autograd_section_on_request() -> None:

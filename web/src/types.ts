@@ -27,9 +27,10 @@ export interface Check {
 /** A node of the run's graph of tensors, in the order of creation. */
 export interface Tensor {
   id: number; shape: [number, number]; data: Rows; grad: Rows | null;
-  op: string; parents: number[];
+  /** The operation itself, and the one that was written: a subtraction is a "+" and a "*" via "-". */
+  op: string; via: string; parents: number[];
   /** Line and function of the file, outside the autograd section, that made it. */
-  line: number; function: string; call: number;
+  line: number; function: string; call: number | null;
   /** The name it was assigned to, if any; the path of a weight ("blocks.0.heads.1.wq"), if it is one. */
   name: string | null; weight: string | null;
 }
