@@ -224,7 +224,6 @@ export async function decode(fragment: string, original: string): Promise<Arrive
 }
 
 const KEYS = new Set(["v", "text", "seed", "data", "room", "step", "temperature", "model", "of", "edit"]);
-// eslint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u0008\u000a-\u001f\u007f]/;
 
 /** Percent-decoded, or null when it is not text. */

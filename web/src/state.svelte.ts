@@ -308,7 +308,7 @@ export class Page {
       return;
     }
     const source = this.source;
-    if (source === this.hung || this.arrivedUnasked(source)) return;
+    if (source === this.hung) return;
     this.#looking = true;
     const model = this.#modelFor(source);
     const asked = { source, doc: this.text, model, seed: this.seed, data: this.data };
@@ -328,10 +328,6 @@ export class Page {
       this.#lookAgain = false;
       void this.look();
     }
-  }
-
-  private arrivedUnasked(source: string): boolean {
-    return this.arrived !== null && this.arrived.source === source;
   }
 
   #modelFor(source: string): Model {
