@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 import os
 import random
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -247,13 +249,11 @@ def test_train_in_plain_lines(words: Path) -> None:
     ]
     assert len(re.findall(r"^step .*loss .*held out .* left  \w", text, re.MULTILINE)) == 2
     assert f"Held-out loss {held_out:.3f} a token, on 2 documents never trained on" in text
-    new = sum(not run.knows(sample) for sample in texts)
-    assert (
-        f"5 {'new texts' if new == 5 else 'texts'} at temperature 1, {new} not in the data" in text
-    )
+    known = sum(map(run.knows, texts))
+    assert f"5 texts at temperature 1, {known or 'none'} in the data:" in text
     for sample in texts:
-        known = "  (in the data)" if sample in CORPUS.docs else ""
-        assert f"  {sample or '(nothing)'}{known}\n" in text
+        mark = "  (in the data)" if sample in CORPUS.docs else ""
+        assert f"  {sample or '(nothing)'}{mark}\n" in text
     assert result.stderr == ""
 
 
@@ -864,3 +864,54 @@ def test_words() -> None:
     assert times == ["0.0 s", "9.9 s", "59 s", "1 min 1 s", "1 h 0 min", "2 h 5 min"]
     assert cli.printable("a\x1b[2J\x07\u202eb é") == "a\\x1b[2J\\x07\\u202eb é"
     assert [cli.token(t) for t in ("\n", " ", "a", "\x00")] == ["end", "space", "a", "\\x00"]
+
+
+# ---- The page that documents it ----
+
+PYTHON = Path(__file__).resolve().parent.parent / "docs" / "PYTHON.md"
+
+
+def alike(text: str) -> str:
+    """A text without times and without the last digits, which versions of Python round apart."""
+    text = re.sub(r"\d+\.\d{6,}", lambda found: f"{float(found[0]):.5f}", text)
+    text = re.sub(r'"seconds": [\d.]+', "SECONDS", text)
+    text = re.sub(r"(\d+ h )?(\d+ min )?\d+(\.\d)? (s|min)\b", "TIME", text)
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+@pytest.mark.slow
+def test_the_page_about_the_command_tells_the_truth(tmp_path: Path, monkeypatch: Any) -> None:
+    """Every command of docs/PYTHON.md is run in order, and prints what stands under it."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```\n(\$ .*?)\n```$", PYTHON.read_text(), re.MULTILINE | re.DOTALL)
+    ran = 0
+    for part in re.split(r"^\$ ", "\n".join(blocks), flags=re.MULTILINE)[1:]:
+        line, _, expected = part.partition("\n")
+        program, *arguments = shlex.split(line)
+        if program == "cat":
+            Path(arguments[0]).write_text(expected)
+            continue
+        assert program == "microgpt"
+        if ">" in arguments:
+            edit = ("(x @ fc).relu()", "(x @ fc) * (x @ fc).relu()")
+            edited(tmp_path / arguments[-1], *edit)
+            continue
+        result = click_testing.CliRunner().invoke(cli.main, arguments)
+        printed, wanted = alike(result.output), alike(expected)
+        start, cut, _ = wanted.partition("\n…")
+        assert printed.startswith(start) if cut else printed == wanted, line
+        ran += 1
+    assert ran > 12
+
+
+def test_the_page_about_python_tells_the_truth(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(>>> .*?)\n```$", PYTHON.read_text(), re.M | re.DOTALL)
+    assert len(blocks) > 4
+    names: dict[str, Any] = {}
+    for block in blocks:
+        test = doctest.DocTestParser().get_doctest(block + "\n", names, "PYTHON.md", None, 0)
+        failures: list[str] = []
+        doctest.DocTestRunner(verbose=False).run(test, out=failures.append, clear_globs=False)
+        assert not failures, "".join(failures)
+        names = test.globs
