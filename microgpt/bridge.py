@@ -5,7 +5,7 @@ is an answer, `{"error": {"message", "line", "kind"}}`, in words that a reader c
 are `run` (the source is at fault, at that line) and `user` (something asked for cannot be).
 
 `python -m microgpt.bridge record FILE` runs the file and writes the recording that the page plays
-before Python is there.
+before Python is there, and beside it the trained model, which the page goes on with.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ Plain = dict[str, Any]
 
 MOST, SIBLINGS = 24, 8  # how much of each function call, and of calls in a row, the page shows
 HELD_OUT = 50  # documents that the page measures a running model on
+TRAINED = "trained.safetensors"  # beside the recording: the run that it shows
 DIGITS = 6  # significant digits of every number that travels
 LARGEST_RECORDED = 512  # cells of a matrix, other than a tensor, that the recording keeps
 
@@ -92,6 +93,13 @@ class Session:
         """A new run of a source; the one before it is forgotten."""
         self.run, self.sampling, self.axes = None, None, []
         self.run = Run(source, _corpus(data), seed=seed)
+        return _about(self.run)
+
+    def adopt(self, base64_text: str) -> Plain:
+        """Go on with a run that was trained elsewhere: a checkpoint of the original file."""
+        content = base64.b64decode(base64_text)
+        self.run, self.sampling, self.axes = None, None, []
+        self.run = checkpoint.loads(content, name="The model that came with the page")
         return _about(self.run)
 
     def advance(self, budget_ms: float = 30, max_steps: int = 1_000_000) -> Plain:
@@ -225,7 +233,7 @@ class Session:
 
 
 CALLS = (
-    "boot", "check", "set_knob", "xray", "start", "advance", "measure", "samples", "peek",
+    "boot", "check", "set_knob", "xray", "start", "adopt", "advance", "measure", "samples", "peek",
     "checkpoint", "sample_start", "sample_next", "link", "unlink",
 )  # fmt: skip
 _session = Session()
@@ -357,8 +365,11 @@ def _cut(answer: Any, digits: int) -> Any:
 # ---- The recording ----
 
 
-def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> Plain:
+def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> tuple[Plain, bytes]:
     """Train the file on the names as anyone would, and keep what the page shows of it.
+
+    Returns:
+        the recording as plain data, and a checkpoint of the run that it shows.
 
     Args:
         doc: the text that the x-ray looks at.
@@ -402,19 +413,21 @@ def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> Plain:
         "samples": samples, "peeks": peeks, "sampling": sampling, "xray": seen,
     }  # fmt: skip
     recording: Plain = finite(_thin(whole, digits))
-    return recording
+    return recording, checkpoint.dumps(run)
 
 
 def main(arguments: list[str]) -> int:
-    """`record FILE`: write the recording, deflated JSON (RFC 1951), for the page."""
+    """`record FILE`: write the recording, as deflated JSON, and the checkpoint beside it."""
     if len(arguments) != 2 or arguments[0] != "record":
         print("usage: python -m microgpt.bridge record FILE", file=sys.stderr)
         return 2
-    text = json.dumps(record(), allow_nan=False, separators=(",", ":"))
+    recording, trained = record()
+    text = json.dumps(recording, allow_nan=False, separators=(",", ":"))
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = packer.compress(text.encode()) + packer.flush()
     path = Path(arguments[1])
     path.write_bytes(packed)
+    path.with_name(TRAINED).write_bytes(trained)
     print(f"{path.name}: {len(packed):,} bytes ({len(text):,} before packing)")
     return 0
 

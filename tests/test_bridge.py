@@ -223,3 +223,14 @@ def test_a_short_recording_is_real_and_small(
         float(f"{run.advance():.3g}") for _ in range(3)
     ]
     assert recording["xray"]["error"] is None and len(recording["samples"]) >= 10
+    trained = base64.b64encode((tmp_path / bridge.TRAINED).read_bytes()).decode()
+    monkeypatch.setattr(checkpoint, "ORIGINAL", source.ORIGINAL)
+    assert ask("adopt", base64_text=trained)["step"] == 40
+    seen = ask("xray", source=source.ORIGINAL, doc="anna", model="run")
+    assert float(f"{seen['loss']:.3g}") == recording["xray"]["loss"]
+    ask("sample_start", temperature=1.0, seed=7)
+    assert ask("sample_next")["text"] == recording["sampling"][1]["text"]
+
+
+def test_a_foreign_model_is_refused() -> None:
+    assert "model that came with the page" in refused("adopt", base64_text="AAAA")["message"]

@@ -15,6 +15,7 @@ const generated = join(here, "generated");
 const pyodide = dirname(createRequire(import.meta.url).resolve("pyodide"));
 
 const RECORDING = "recording.json.gz"; // beside the page; the page checks that it is of the same file
+const TRAINED = "trained.safetensors"; // the run that the recording shows, to go on with
 const RECORDING_LIMIT = 60_000; // bytes: the page plays it before anything else has loaded
 
 /** What the page may do: its own files, and WebAssembly. Nothing inline, nothing from another host. */
@@ -61,6 +62,7 @@ function microgpt(): Plugin {
   const folder = `assets/python-${hash(Object.values(contents))}/`;
   const recorded = inflateRawSync(needed(join(generated, "recording.deflate")));
   const recording = gzipSync(recorded, { level: 9 });
+  const trained = needed(join(generated, TRAINED));
   if (recording.length > RECORDING_LIMIT)
     throw new Error(`The recording has ${recording.length} bytes, more than ${RECORDING_LIMIT}.`);
   const version = /^version = "(.+)"$/m.exec(needed(join(here, "..", "pyproject.toml")).toString())![1];
@@ -82,6 +84,7 @@ function microgpt(): Plugin {
       for (const [name, source] of Object.entries(contents))
         this.emitFile({ type: "asset", fileName: folder + name, source });
       this.emitFile({ type: "asset", fileName: RECORDING, source: recording });
+      this.emitFile({ type: "asset", fileName: TRAINED, source: trained });
       const bundled = Object.values(bundle).flatMap((part) =>
         part.type === "chunk" ? part.moduleIds.map(packageOf).filter((name) => name !== null) : [],
       );
@@ -93,6 +96,7 @@ function microgpt(): Plugin {
       server.middlewares.use((request, response, next) => {
         const path = (request.url ?? "").split("?")[0]!.slice(1);
         if (path === RECORDING) return void response.end(recording);
+        if (path === TRAINED) return void response.end(trained);
         const file = path.startsWith(folder) && pythonFiles[path.slice(folder.length)];
         if (!file) return next();
         if (file.endsWith(".mjs")) response.setHeader("content-type", "text/javascript");

@@ -156,8 +156,10 @@ def install(node: str, npm: list[str]) -> None:
 def record() -> None:
     """Run the file and keep what the page plays until Python is there, if the core has changed."""
     target, stamp = GENERATED / "recording.deflate", GENERATED / "recording.stamp"
+    trained = GENERATED / "trained.safetensors"  # written beside it
     wanted = fingerprint(list(_walk(ROOT / "microgpt", {"__pycache__", "site"}))) + version()
-    if target.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+    there = target.is_file() and trained.is_file() and stamp.is_file()
+    if there and stamp.read_text() == wanted:
         return
     say("recording a run of gpt.py")
     program = (

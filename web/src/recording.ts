@@ -3,6 +3,7 @@
 import type { Recording } from "./types";
 
 const PLACE = "recording.json.gz"; // beside the page
+const TRAINED = "trained.safetensors"; // the run that the recording shows
 
 /** The recording, or null where there is none: the page then waits for Python instead. */
 export async function loadRecording(): Promise<Recording | null> {
@@ -12,6 +13,18 @@ export async function loadRecording(): Promise<Recording | null> {
     const bytes = new Uint8Array(await answer.arrayBuffer());
     const recording = JSON.parse(await unfold(bytes)) as Partial<Recording>;
     return recording.boot && recording.xray ? (recording as Recording) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The checkpoint of the recorded run in base64, or null where there is none. */
+export async function loadTrained(): Promise<string | null> {
+  try {
+    const answer = await fetch(new URL(TRAINED, document.baseURI));
+    if (!answer.ok) return null;
+    const bytes = new Uint8Array(await answer.arrayBuffer());
+    return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
   } catch {
     return null;
   }

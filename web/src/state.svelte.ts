@@ -11,7 +11,7 @@ import type { Progress, TrainEvent } from "./engine/client";
 import * as link from "./link";
 import type { Room } from "./link";
 import type { Finished } from "./views/SampleView.svelte";
-import { loadRecording } from "./recording";
+import { loadRecording, loadTrained } from "./recording";
 import type {
   Advance, Boot, Check, Dataset, Failure, Knob, Measure, Num, Peek, Problem, Recording, RunInfo, SampleStep, Samples,
   Xray,
@@ -38,6 +38,7 @@ const LINK_AFTER = 500;
 const SLOW_AFTER = 1_000; // ms: from then on a run is worth mentioning
 const HELD_OUT_DOCS = 50;
 const SAMPLES = 6;
+const MOST_PEEKS = 80;
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
 export class Page {
@@ -83,7 +84,9 @@ export class Page {
   losses = $state.raw<Loss[]>([]);
   heldOut = $state.raw<Measure[]>([]);
   samples = $state.raw<Samples[]>([]);
-  peek = $state.raw<Peek | null>(null);
+  /** Looks into the running model, oldest first. */
+  peeks = $state.raw<Peek[]>([]);
+  peek = $derived(this.peeks.at(-1) ?? null);
   runProblem = $state.raw<Failure | null>(null);
 
   sampling = $state.raw<SampleStep[]>([]);
@@ -159,7 +162,7 @@ export class Page {
     this.theme = storedTheme();
     this.#engine = new Engine();
     this.#engine.on("progress", (progress) => this.#onProgress(progress));
-    this.#engine.on("ready", (boot) => this.#onReady(boot as Boot));
+    this.#engine.on("ready", (boot) => void this.#onReady(boot as Boot));
     this.#engine.on("train", (event) => this.#onTrainEvent(event));
     this.#engine.on("print", (text) => this.#onPrint(text));
     this.#engine.on("restarted", (reason) => this.#onRestarted(reason.kind === "stopped" ? null : reason.message));
@@ -198,9 +201,25 @@ export class Page {
       this.losses = recording.losses;
       this.heldOut = recording.held_out;
       this.samples = recording.samples;
-      this.peek = recording.peeks.at(-1) ?? null;
+      this.peeks = recording.peeks;
     }
     if (this.sampleStatus === "recording") this.sampling = recording.sampling;
+  }
+
+  /** Python takes over the recorded run: the same weights, so that the page goes on where the recording ends. */
+  async #adopt(): Promise<void> {
+    const recorded = this.recording?.run;
+    const same = recorded && this.runStatus === "recording" && this.data === recorded.data && this.seed === recorded.seed;
+    if (!same || this.runAlive) return;
+    const serial = this.#runSerial;
+    try {
+      const checkpoint = await loadTrained();
+      if (checkpoint === null) return;
+      await this.#engine.call<RunInfo>("adopt", { base64_text: checkpoint });
+      if (serial === this.#runSerial) this.runAlive = true;
+    } catch {
+      // the page goes on with first weights, and says so beside the text
+    }
   }
 
   // ---- The source ----
@@ -382,6 +401,7 @@ export class Page {
   /** False when a seed is refused. */
   setTraining(settings: { data?: string; seed?: number }): boolean {
     const { data, seed } = settings;
+    if (this.runStatus === "recording") this.runAlive = false; // it was of other data
     if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0 && seed <= LARGEST_SEED)) {
       this.notice = `A seed is a whole number from 0 to ${count(LARGEST_SEED)}.`;
       return false;
@@ -454,7 +474,7 @@ export class Page {
     this.losses = [];
     this.heldOut = [];
     this.samples = [];
-    this.peek = null;
+    this.peeks = [];
     if (running) await this.stop();
     if (this.ready) void this.look();
   }
@@ -474,7 +494,7 @@ export class Page {
       this.losses = [];
       this.heldOut = [];
       this.samples = [];
-      this.peek = null;
+      this.peeks = [];
       this.runStatus = "paused";
       this.model = "run";
       if (this.sampleStatus === "recording") this.#clearSampling();
@@ -546,7 +566,7 @@ export class Page {
     const serial = this.#runSerial;
     try {
       const peek = await this.#engine.call<Peek>("peek", { doc: this.text });
-      if (serial === this.#runSerial) this.peek = peek;
+      if (serial === this.#runSerial) this.#keepPeek(peek);
     } catch {
       // an edited program may have no attention to look at, and a text may not fit its vocabulary
     } finally {
@@ -554,6 +574,12 @@ export class Page {
       const took = performance.now() - now;
       this.#peekAgain = performance.now() + Math.max(PEEK_EVERY, 4 * took); // a slow model is mostly left to train
     }
+  }
+
+  /** Keeps looks of all of the training, but no more than can be looked back on: in the end every second goes. */
+  #keepPeek(peek: Peek): void {
+    const all = [...this.peeks.filter((p) => p.step !== peek.step && p.tokens.join() === peek.tokens.join()), peek];
+    this.peeks = all.length <= MOST_PEEKS ? all : all.filter((_, i) => i % 2 === all.length % 2 || i === all.length - 1);
   }
 
   // ---- Sampling ----
@@ -647,7 +673,7 @@ export class Page {
     this.hung = this.source;
     this.engine = { kind: "loading", share: 0, restart: true };
     this.#lookAgain = false;
-    const lost = this.runAlive && this.run !== null;
+    const lost = this.runAlive && this.run !== null && this.runStatus !== "recording"; // that one comes back
     this.runAlive = false;
     this.#runSerial++;
     this.#sampleSerial++;
@@ -675,9 +701,10 @@ export class Page {
     this.#engine.start();
   }
 
-  #onReady(boot: Boot): void {
+  async #onReady(boot: Boot): Promise<void> {
     const first = this.boot === null || this.boot === this.recording?.boot;
     this.boot = boot;
+    await this.#adopt();
     this.engine = { kind: "ready" };
     this.waiting = null;
     const waiting = [...this.#whenReady.values()];

@@ -45,7 +45,7 @@ interface Waiting {
 /** Put in by the build; the folder is relative to the page. */
 declare const __PYTHON__: PythonFiles;
 
-const PATIENCE_MS = 1500; // how long Stop waits for a worker before it ends it
+const PATIENCE_MS = 1200; // how long Stop waits for a worker before it ends it
 const STOPPED: Failure = { message: "Stopped.", line: null, kind: "stopped" };
 
 export class Engine {

@@ -92,7 +92,7 @@ function weighty(run: Run): Set<number> {
   const found = new Set<number>();
   for (const tensor of run.xray.tensors) {
     if (!tensor.parents.some((p) => run.xray.tensors[p]?.weight)) continue;
-    for (let c = tensor.call as number | null; c !== null && c !== undefined && !found.has(c); c = run.xray.calls[c]?.parent ?? null) found.add(c);
+    for (let c = tensor.call; c !== null && c !== undefined && !found.has(c); c = run.xray.calls[c]?.parent ?? null) found.add(c);
   }
   return found;
 }
@@ -147,14 +147,14 @@ export function layout(run: Run, folding: Folding = PLAIN): Graph {
   const beside = (t: Tensor): boolean => Boolean(t.weight) || isNumber(t) || (t.parents.length === 0 && (uses[t.id] ?? 0) === 1);
   const drawn = xray.tensors.filter((t) => {
     if (beside(t)) return false;
-    if (!run.busy.has(t.call)) return false;
+    if (t.call === null || !run.busy.has(t.call)) return false;
     return (uses[t.id] ?? 0) > 0 || run.names[t.id] !== null || (run.children[t.id]?.length ?? 0) === 0 && t.parents.length > 0;
   });
 
   // Which box a tensor stands in, and which folded call hides it.
-  const outermostFolded = (call: number): number | null => {
+  const outermostFolded = (call: number | null): number | null => {
     let folded: number | null = null;
-    for (let c: number | null = call; c !== null && c !== undefined; c = xray.calls[c]?.parent ?? null) if (!isOpen(c)) folded = c;
+    for (let c = call; c !== null && c !== undefined; c = xray.calls[c]?.parent ?? null) if (!isOpen(c)) folded = c;
     return folded;
   };
   const key = (tensor: Tensor): string => {

@@ -211,7 +211,7 @@ function made(run: Run, id: number, left: number, call: number | null, top = fal
   if (!tensor) return { text: "…", binding: TIGHT };
   const [a, b] = operands(run, id);
   if (a === undefined || (!top && run.names[id] !== null)) return { text: title(run, id), binding: TIGHT };
-  if (!top && call !== null && !within(run.xray, call, tensor.call)) {
+  if (!top && call !== null && tensor.call !== null && !within(run.xray, call, tensor.call)) {
     const inner = path(run.xray, tensor.call).find((c) => !within(run.xray, call, c));
     return { text: `${run.xray.calls[inner ?? tensor.call]?.function ?? ""}(…)`, binding: TIGHT };
   }
@@ -344,7 +344,7 @@ function residualStream(xray: Xray, names: (string | null)[]): number[] {
 function busyCalls(xray: Xray): Set<number> {
   const busy = new Set<number>();
   for (const tensor of xray.tensors)
-    for (let call = tensor.call as number | null; call !== null && call !== undefined && !busy.has(call); call = xray.calls[call]?.parent ?? null)
+    for (let call = tensor.call; call !== null && call !== undefined && !busy.has(call); call = xray.calls[call]?.parent ?? null)
       busy.add(call);
   return busy;
 }
