@@ -20,7 +20,7 @@ run: site ## set up everything, build the page, open the explainer
 	@$(BIN)/microgpt
 
 test: check site $(VENV)/torch chromium ## run every check there is
-	@$(BIN)/python -m pytest -q -n $(PROCESSES)
+	@$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
 check: $(VENV)/dev $(VENV)/node ## check style and types only
 	@$(BIN)/ruff check --quiet .

@@ -45,7 +45,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The engine's page without views, below a folder, as on a shared host."""
     script = ROOT / "web" / "scripts" / "build.py"
     build = [sys.executable, str(script), "--mode", "test", "--out", str(TEST_PAGE)]
-    subprocess.run(build, check=True, capture_output=True)
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     top = tmp_path_factory.mktemp("host")
     (top / "some" / "where").mkdir(parents=True)
     (top / "some" / "where" / "page").symlink_to(TEST_PAGE)

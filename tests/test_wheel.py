@@ -33,7 +33,7 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the sdist and the wheel, which is built from the sdist with no Node in sight."""
+    """The folder of the sdist and of the wheel, which is made from it with no Node in sight."""
     site.built_folder()  # the sdist builds the page if it is not current
     folder = tmp_path_factory.mktemp("dist")
     builder = [sys.executable, "-m", "build", "--no-isolation"]
