@@ -152,7 +152,7 @@ def _header(stream: BinaryIO, size: int, name: str) -> tuple[dict[str, Any], dic
             else f"{name} is not a checkpoint of microgpt: its header is too long."
         )
     raw = stream.read(length)
-    if raw[:1] != b"{" or raw.count(b"{") + raw.count(b"[") > MOST_BRACKETS:
+    if raw[:1] != b"{" or _oversized(raw):
         raise MicrogptError(f"{name} is not a checkpoint: its header is not one.")
     try:
         header = _json(raw.decode())
@@ -259,11 +259,20 @@ def dumps(run: Run) -> bytes:
     written = {key: json.dumps(value, ensure_ascii=False) for key, value in texts.items()}
     metadata = {"format": "microgpt", "version": VERSION, "source": run.source, **written}
     try:
-        return encode(tensors, metadata)
+        contents = encode(tensors, metadata)
     except UnicodeEncodeError:
         raise MicrogptError(
             "The source or the vocabulary holds half of a character, so it cannot be saved."
         ) from None
+    if _oversized(contents[8 : 8 + int.from_bytes(contents[:8], "little")]):
+        raise MicrogptError("This run has too many weight matrices or tokens for a checkpoint.")
+    return contents
+
+
+def _oversized(header: bytes) -> bool:
+    """Whether a header would cost more memory to read than that of any run."""
+    brackets = header.count(b"{") + header.count(b"[")
+    return len(header) > LONGEST_HEADER or brackets > MOST_BRACKETS
 
 
 def _flat(rows: Any) -> tuple[Shape, array[float]]:
@@ -351,8 +360,7 @@ def loads(
         added, removed = saved.edited
         raise MicrogptError(
             f"{name} carries a gpt.py of its own ({added} lines added, {removed} removed), and "
-            "loading it "
-            "would run that program: trust it only if you know where it comes from."
+            "loading it would run that program; if you know where it comes from, say trust=True."
         )
     if saved.source == ORIGINAL:
         beside = ("m.", "v.", "losses")

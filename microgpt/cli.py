@@ -275,7 +275,7 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
         if not text:
             tell("There is no difference.")
             return
-    if sys.stdout.isatty():
+    if _on_terminal():
         from rich.syntax import Syntax
 
         kind = "diff" if diff else "python"
@@ -404,7 +404,7 @@ def train(
             )
     named_data = "--text TEXT" if text is not None else shlex.quote(data_name or "")
     learns_from = "" if run.corpus.name in data.DATASETS else named_data + " "
-    report = Json() if as_json else Bar() if sys.stdout.isatty() else Lines()
+    report = Json() if as_json else Bar() if _on_terminal() else Lines()
     training = Training(run, report, out, save_every, every, until, learns_from)
     with named(program):
         return training.go(samples, 1.0 if temperature is None else temperature)
@@ -497,10 +497,10 @@ class Training:
             except Stopped as stop:
                 with undisturbed():
                     return self._stopped(stop)
-            except BrokenPipeError:
-                self._last_save()
-                with contextlib.suppress(OSError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except OSError:  # whoever read what is printed is gone: a closed pipe or terminal
+                with undisturbed():
+                    self._last_save()
+                _print_no_more()
                 return 1
             except DivergedError as error:
                 self._add(error, self.saved)
@@ -588,6 +588,15 @@ class Training:
         else:
             tell(f"{where}; step {self.saved:,} is saved in {self.out}.")
         return 128 + stop.number
+
+
+def _print_no_more() -> None:
+    """Send to nowhere what is still to be printed, so that Python does not fail over it at the
+    end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
 
 
 @dataclass(frozen=True)
@@ -1239,10 +1248,14 @@ def shade(x: float, top: float) -> str:
 # ---- What several commands share ----
 
 
+def _on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def _console() -> Console:
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    wide = None if _on_terminal() or "COLUMNS" in os.environ else 120
     return Console(file=sys.stdout, width=wide, highlight=False, markup=False, emoji=False)
 
 

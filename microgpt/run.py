@@ -123,9 +123,7 @@ class Run:
         self.train_docs = list(learn)
         rng.shuffle(self.train_docs)
         try:
-            self.vocab: list[str] = (
-                self.namespace["vocabulary"](self.corpus.docs) if vocab is None else vocab
-            )
+            self.vocab = self._tokens() if vocab is None else vocab
             _bearable(self.sizes, len(self.vocab))
             self.params: Any = self.namespace["init"](rng, len(self.vocab), **given)
             self._weights: list[Any] = self.namespace["leaves"](self.params)
@@ -141,6 +139,12 @@ class Run:
         self._documents = frozenset(self.corpus.docs)
         self._whole = True  # False only while a step is under way, or after a step that was torn
         self._generator: Iterator[Any] | None = None
+
+    def _tokens(self) -> list[str]:
+        tokens = self.namespace["vocabulary"](self.corpus.docs)
+        if not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
+            raise MicrogptError("This source's vocabulary must return a list of texts, the tokens.")
+        return tokens
 
     # ---- Facts ----
 

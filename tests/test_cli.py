@@ -454,9 +454,9 @@ def test_an_edit_that_fails_half_way_keeps_the_steps_before(words: Path, tmp_pat
 
 
 @unix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_saves_and_the_run_goes_on(
-    words: Path, tmp_path: Path, number: signal.Signals, code: int
+    words: Path, tmp_path: Path, name: str, code: int
 ) -> None:
     out = tmp_path / "run.safetensors"
     sizes = ["--n-embd", "8", "--n-head", "2", "--block-size", "6"]
@@ -465,7 +465,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     line = ""
     while '"step": 5,' not in line:
         line = process.stdout.readline()
-    process.send_signal(number)
+    process.send_signal(signal.Signals[name])
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     run = checkpoint.load(out, corpus=CORPUS)
@@ -598,6 +598,18 @@ def test_a_reader_that_goes_away(words: Path, tmp_path: Path) -> None:
     assert process.wait(30) == 1
     assert errors == ""
     assert checkpoint.load(out).step > 0
+
+
+@unix
+def test_an_encoding_without_bars_and_a_closed_output(saved: Path, words: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    process = start("sample", saved, "--probs", env=environment)
+    shown, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    assert "> " in shown
+    line = f"exec {sys.executable} -m microgpt train {words} --steps 2 {' '.join(SMALL)} >&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
 
 
 # ---- On a terminal ----

@@ -213,6 +213,12 @@ def test_a_broken_train(old: str, new: str, words: str) -> None:
         run.advance()
 
 
+def test_a_broken_vocabulary() -> None:
+    source = edited('["\\n"] + sorted(set("".join(docs)))', "range(3)")
+    with pytest.raises(MicrogptError, match="vocabulary must return a list of texts"):
+        Run(source, CORPUS)
+
+
 def test_what_a_source_does_not_take_cannot_be_asked() -> None:
     source = edited("steps=1000, batch=1, lr=0.01", "steps=1000, lr=0.01").replace("batch", "1")
     run = Run(source, CORPUS, **SMALL)
