@@ -499,13 +499,13 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         raise MicrogptError(f"{place} cannot be read: {_reason(error)}.") from error
 
 
-def check_target(path: Path, *, try_writing: bool = False) -> None:
+def check_target(path: Path, contents: bytes | None = None) -> None:
     """Refuse a file that a checkpoint must not or cannot be written to.
 
     Args:
         path: the file to be.
-        try_writing: whether to write and remove a small file beside it, to know before hours of
-            training.
+        contents: what is written beside it and removed again, to know before hours of training
+            whether there is permission and room; nothing when None.
 
     Raises:
         MicrogptError: its folder is missing or cannot be written to, or it is a file of another
@@ -532,10 +532,11 @@ def check_target(path: Path, *, try_writing: bool = False) -> None:
                 )
     except OSError as error:
         raise MicrogptError(f"{path} cannot be written: {_reason(error)}.") from error
-    if try_writing:
+    if contents is not None:
         part = _part(place)
         try:
-            part.write_bytes(b"")
+            with part.open("xb") as file:
+                file.write(contents)
         except OSError as error:
             raise MicrogptError(f"{path} cannot be written: {_reason(error)}.") from error
         finally:

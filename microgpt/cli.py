@@ -396,7 +396,7 @@ def train(
                 written, corpus, seed=seed, steps=steps, batch=batch, lr=lr, vocab=None, **sizes
             )
     if out is not None:
-        _check_out(out, resume, overwrite, ctx)
+        _check_out(run, out, resume, overwrite, ctx)
         if not run.resumable:
             tell(
                 "This source's train takes no start and moments: the run can be saved, not "
@@ -1330,9 +1330,11 @@ def _ask_trust(written: str, trust: bool, what: str, how: str) -> None:
         raise MicrogptError("Nothing was run.")
 
 
-def _check_out(out: Path, resume: Path | None, overwrite: bool, ctx: click.Context) -> None:
+def _check_out(
+    run: Run, out: Path, resume: Path | None, overwrite: bool, ctx: click.Context
+) -> None:
     """Refuse a place for a checkpoint before hours of training, not after."""
-    checkpoint.check_target(out, try_writing=True)
+    checkpoint.check_target(out, checkpoint.dumps(run))
     same = resume is not None and resume.exists() and out.exists() and out.samefile(resume)
     if out.exists() and out.stat().st_size and not same and not overwrite:
         raise click.UsageError(

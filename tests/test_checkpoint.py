@@ -414,11 +414,11 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         (tmp_path / "a\0b", "is not a name that a file can have"),
     ]:
         with pytest.raises(MicrogptError, match=words):
-            checkpoint.check_target(place, try_writing=True)
+            checkpoint.check_target(place, b"contents")
         with pytest.raises(MicrogptError, match=words):
             checkpoint.save(begun(0), place)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    checkpoint.check_target(tmp_path / "new", try_writing=True)
+    checkpoint.check_target(tmp_path / "new", b"contents")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -426,7 +426,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(MicrogptError, match="you have no permission to"):
-        checkpoint.check_target(tmp_path / "x", try_writing=True)
+        checkpoint.check_target(tmp_path / "x", b"")
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:

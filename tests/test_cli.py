@@ -561,27 +561,51 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_losses(words: Path, tmp_p
     assert process.returncode == 0
 
 
+FULL = """
+import errno, os, sys
+from pathlib import Path
+from microgpt import cli
+
+writes = 0
+class Full:
+    def __init__(self, file): self.file = file
+    def __enter__(self): return self
+    def __exit__(self, *error): self.file.close()
+    def write(self, contents): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+opened = Path.open
+def full(path, mode="r", *arguments, **options):
+    global writes
+    file = opened(path, mode, *arguments, **options)
+    writes += path.name.endswith(".part")
+    return Full(file) if path.name.endswith(".part") and writes > int(sys.argv[1]) else file
+Path.open = full
+cli.main(sys.argv[2:])
+"""
+
+
 @unix
-def test_a_full_disk_does_not_end_training_and_loses_nothing(words: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands in for a disk with no room."""
+def test_a_disk_that_fills_up_does_not_end_training_and_loses_nothing(
+    words: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run.safetensors"
-    checkpoint.save(trained(3, 12), out)
-    before = out.read_bytes()
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "from microgpt.cli import main; main(sys.argv[1:])"
-    )
-    arguments = ["train", words, "--resume", out, "--save-every", "2"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    first, last = done.stderr.splitlines()
-    assert "larger than is allowed here; what was there before is untouched." in first
-    assert first.endswith("Training goes on, and the next save is tried as planned.")
-    assert "larger than is allowed here" in last
-    assert "\nHeld-out loss" in done.stdout  # what was learnt is shown all the same
-    assert out.read_bytes() == before
+    arguments = ["train", words, "--steps", "12", "--out", out, "--save-every", "2", *SMALL]
+    for writes, expected in [(0, None), (1, None), (3, 4)]:  # the first only tries
+        command_line = [sys.executable, "-c", FULL, str(writes), *map(str, arguments)]
+        done = subprocess.run(command_line, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert all("the disk is full" in line for line in done.stderr.splitlines())
+        if writes == 0:
+            assert done.stderr == f"microgpt: {out} cannot be written: the disk is full.\n"
+            assert done.stdout == ""  # no step was done
+        else:
+            first, last = done.stderr.splitlines()
+            assert "Training goes on, and the next save is tried as planned." in first
+            assert ("; what was there before is untouched." in last) == (expected is not None)
+            assert "\nHeld-out loss" in done.stdout  # what was learnt is shown all the same
+        assert out.exists() == (expected is not None)
+    run = checkpoint.load(out, corpus=CORPUS)
+    assert run.losses == trained(4, 12).losses
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.safetensors", "words.txt"]
 
 
