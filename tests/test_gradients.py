@@ -116,6 +116,28 @@ def test_a_matrix_and_a_number(shape: Shape, seed: int, number: float) -> None:
         check(operation, x, seed=seed)
 
 
+def test_a_number_stands_on_either_side_of_plus_and_times() -> None:
+    x = Tensor([[1.0, -2.0], [0.5, 4.0]])
+    sums, products = [[4.0, 1.0], [3.5, 7.0]], [[3.0, -6.0], [1.5, 12.0]]
+    for value, expected in (
+        (x + 3, sums),
+        (3 + x, sums),
+        (x * 3, products),
+        (3 * x, products),
+        (x - 3, [[-2.0, -5.0], [-2.5, 1.0]]),
+        (x / 4, [[0.25, -0.5], [0.125, 1.0]]),
+    ):
+        assert [list(row) for row in value.data] == expected
+
+
+@given(shapes, shapes)
+def test_new_full_has_the_shape_and_the_number(shape: Shape, other: Shape) -> None:
+    full = matrix(random.Random(0), other).new_full(shape, -math.inf)
+    assert full.shape == shape
+    assert full.data == [[-math.inf] * shape[1]] * shape[0]
+    assert full.parents == ()
+
+
 @given(shapes, seeds, st.sampled_from([-2, -1, -0.5, 0.5, 1, 2, 3]))
 def test_powers(shape: Shape, seed: int, power: float) -> None:
     check(lambda x: x**power, matrix(random.Random(seed), shape, 0.5, 2.0), seed=seed)
@@ -127,6 +149,9 @@ def test_functions_of_a_cell(shape: Shape, seed: int, name: str) -> None:
     x = matrix(random.Random(seed), shape, low)
     assume(all(abs(cell) > 2 * STEP for row in x.data for cell in row))  # relu has a corner at 0
     check(lambda x: getattr(x, name)(), x, seed=seed)
+    value = {"exp": math.exp, "log": math.log, "relu": lambda cell: max(cell, 0.0)}[name]
+    expected = [[value(cell) for cell in row] for row in x.data]
+    assert [list(row) for row in getattr(x, name)().data] == expected
 
 
 def test_relu_is_flat_at_zero() -> None:
