@@ -149,8 +149,12 @@ def test_functions_of_a_cell(shape: Shape, seed: int, name: str) -> None:
     x = matrix(random.Random(seed), shape, low)
     assume(all(abs(cell) > 2 * STEP for row in x.data for cell in row))  # relu has a corner at 0
     check(lambda x: getattr(x, name)(), x, seed=seed)
-    value = {"exp": math.exp, "log": math.log, "relu": lambda cell: max(cell, 0.0)}[name]
-    expected = [[value(cell) for cell in row] for row in x.data]
+    values: dict[str, Callable[[float], float]] = {
+        "exp": math.exp,
+        "log": math.log,
+        "relu": lambda cell: max(cell, 0.0),
+    }
+    expected = [[values[name](cell) for cell in row] for row in x.data]
     assert [list(row) for row in getattr(x, name)().data] == expected
 
 
