@@ -106,7 +106,7 @@ def closes(prompt: str) -> str:
 
 def total(prompt: str) -> str:
     left, _, right = prompt.partition("+")
-    return f"{int(left) + int(right):0>2}"
+    return f"{int(left) + int(right):0>2}"[::-1]
 
 
 def by_counting(prompt: str) -> str:
@@ -216,7 +216,7 @@ PINNED = {
     "copy": "7c9a1ba09bb6b1c1",
     "reverse": "b5998e4a62d8a3ba",
     "sort": "c70b4375552399b4",
-    "addition": "74f48d8e8e132547",
+    "addition": "9d8e298b485b4644",
     "brackets": "7317716522475fc0",
     "recall": "ee78ac66a2007c8b",
 }

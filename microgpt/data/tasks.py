@@ -34,9 +34,14 @@ def sort(rng: random.Random) -> str:
 
 
 def addition(rng: random.Random) -> str:
-    """Two numbers from 0 to 49, then their sum, all with two digits: ``27+45=72``."""
+    """Two numbers from 0 to 49, then the digits of their sum, ones first: ``18+34=25`` (52).
+
+    All three have two digits. The ones come first, as in adding on paper, because they decide
+    what is carried; with the tens first, some seeds do not learn it in the same number of steps.
+    """
     a, b = rng.randrange(50), rng.randrange(50)
-    return f"{a:02}+{b:02}={a + b:02}"
+    tens, ones = divmod(a + b, 10)
+    return f"{a:02}+{b:02}={ones}{tens}"
 
 
 def brackets(rng: random.Random) -> str:
@@ -129,8 +134,8 @@ TASKS: dict[str, Task] = {
     ),
     "addition": Task(
         "Addition",
-        "Two numbers from 0 to 49, and after = their sum, all written with two digits.",
-        "27+45=72",
+        "Two numbers from 0 to 49, and after = the two digits of their sum, ones first: 52 is 25.",
+        "18+34=25",
         "=",
         addition,
         2000,
