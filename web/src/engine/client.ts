@@ -132,7 +132,7 @@ export class Engine {
   }
 
   /**
-   * Stops whatever runs. A worker that is deaf for 1.5 s is ended and replaced, and `restarted` is told;
+   * Stops whatever runs. A worker that stays deaf is ended and replaced, and `restarted` is told;
    * calls that were waiting are rejected as "stopped". Resolves to whether it came to that.
    */
   stop(): Promise<boolean> {
