@@ -280,7 +280,13 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
 
         kind = "diff" if diff else "python"
         _console().print(
-            Syntax(printable(text), kind, line_numbers=not diff, theme="ansi_dark", word_wrap=True)
+            Syntax(
+                printable(text).rstrip(),
+                kind,
+                line_numbers=not diff,
+                theme="ansi_dark",
+                word_wrap=True,
+            )
         )
     else:
         click.echo(text, nl=not text.endswith("\n"))
@@ -1233,16 +1239,16 @@ def number(x: float) -> str:
     return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
+WARM = ("", "white on #4d2e00", "white on #7a4700", "white on #a35f00")
+COLD = ("", "white on #0b2a4a", "white on #15508c", "white on #1f6fc0")
+
+
 def shade(x: float, top: float) -> str:
     """The background for a number: orange above zero, blue below, stronger the nearer to `top`."""
     if not math.isfinite(x):
         return "reverse"
-    share = abs(x) / top if top else 0.0
-    step = min(3, int(share * 4))
-    warm, cold = ("", "on #4d2e00", "on #8a5200", "on #c77700"), (
-        "", "on #0b2a4a", "on #15508c", "on #1f78d1",
-    )  # fmt: skip
-    return (warm if x > 0 else cold)[step]
+    step = min(3, int(4 * abs(x) / top)) if top else 0
+    return (WARM if x > 0 else COLD)[step]
 
 
 # ---- What several commands share ----

@@ -894,6 +894,25 @@ def test_numbers_are_short(value: float, expected: str) -> None:
         assert float(cli.number(value)) == pytest.approx(value, rel=0.05)
 
 
+def test_shades_can_be_read() -> None:
+    """White on each shade, by the contrast that WCAG 2.2 asks of text, 4.5 to 1."""
+
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    shades = [(cli.shade(x, 1.0), cli.shade(-x, 1.0)) for x in (0.1, 0.3, 0.6, 1.0)]
+    assert shades[0] == ("", "")
+    for pair in shades[1:]:
+        for style in pair:
+            words, _, colour = style.partition(" on ")
+            assert words == "white"
+            assert 1.05 / (light(colour) + 0.05) >= 4.5
+    assert cli.shade(math.nan, 1.0) == cli.shade(-math.inf, 1.0) == "reverse"
+    assert cli.shade(0.0, 0.0) == ""
+
+
 def test_words() -> None:
     assert [cli.counted(n, "step") for n in (0, 1, 1200)] == ["0 steps", "1 step", "1,200 steps"]
     times = [cli.duration(s) for s in (0.04, 9.94, 59.4, 61, 3600, 7500)]
