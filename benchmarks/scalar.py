@@ -6,7 +6,6 @@ those of the file, and so are the losses (`tests/test_scalar.py` compares them);
 differs, and with it the time a step takes (`benchmarks/step.py` measures it).
 """
 
-# ruff: noqa: B905  (rows that are paired here have one length; checking it again takes time)
 from __future__ import annotations
 
 import math
