@@ -269,7 +269,7 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
     if checkpoint_file is not None:
         text = checkpoint.read(checkpoint_file).source
     elif link is not None:
-        text = _state(link).get("source", file.ORIGINAL)
+        text = file.decode_link(link).get("source", file.ORIGINAL)
     if diff:
         text = file.diff(file.ORIGINAL, text)
         if not text:
@@ -388,7 +388,7 @@ def train(
         if link is not None:
             if source_file is not None:
                 raise click.UsageError("--link and --source cannot both say what to run", ctx)
-            state = _state(link)
+            state = file.decode_link(link)
         corpus = _corpus(data_name, text) or _linked_corpus(state)
         written = read_program(source_file) if source_file else state.get("source", file.ORIGINAL)
         if link is not None:
@@ -1008,7 +1008,7 @@ def xray(
             raise click.UsageError("--seed makes new weights, and --checkpoint has its own", ctx)
         run = _load(checkpoint_file, _corpus(data_name, None), trust)
     else:
-        state: Plain = {} if link is None else _state(link)
+        state: Plain = {} if link is None else file.decode_link(link)
         written = read_program(source_file) if source_file else state.get("source", file.ORIGINAL)
         if link is not None:
             _ask_trust(written, trust, "This link", f"microgpt source --diff --link {link}")
@@ -1284,13 +1284,6 @@ def _linked_corpus(state: Plain) -> data.Corpus | None:
             f"This link names the data {printable(name)!r}, which are not bundled; give DATA."
         )
     return data.load(name)
-
-
-def _state(link: str) -> Plain:
-    try:
-        return file.decode_link(link)
-    except MicrogptError as error:
-        raise MicrogptError(error.message.partition(", so ")[0].rstrip(".") + ".") from error
 
 
 def read_program(path: Path) -> str:

@@ -476,4 +476,4 @@ def _unpack(text: str) -> Edits:
 
 
 def _refuse(why: str) -> NoReturn:
-    raise MicrogptError(f"This link {why}, so the page starts with the original file.")
+    raise MicrogptError(f"This link {why}.")
