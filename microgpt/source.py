@@ -335,7 +335,7 @@ def _words(error: BaseException) -> str:
         return "The program asked Python to stop."
     if isinstance(error, RecursionError):
         return "A function calls itself without end."
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "index-sized integer" in said:
         return "The program asked for more memory than there is."
     if isinstance(error, OverflowError):
         return "A number became too large to hold: smaller steps or weights keep it in range."

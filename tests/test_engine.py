@@ -377,7 +377,7 @@ def shared(browser: Any, address: str) -> Iterator[Page]:
     [
         ("print('x' * 10)\nwhile False: pass", None),
         ("def f(): return f()\nf()", "itself without end"),
-        ("hog = [0] * 10**10", None),
+        ("hog = [0] * 10**10", "more memory"),
         ("raise SystemExit(3)", None),
         ("import sys; sys.exit()", None),
         ("import js; js.postMessage('x')", None),
@@ -393,6 +393,14 @@ def test_a_program_that_misbehaves_leaves_the_engine_alive(
         assert words in failure["message"]
     assert shared.wait_for("ready", "failed") == "ready"
     assert shared.call("start", source=ORIGINAL)["parameters"] == 4192
+
+
+@pytest.mark.parametrize("door", ["fetch", "XMLHttpRequest", "WebSocket", "indexedDB", "caches"])
+def test_a_program_finds_no_door_to_the_network_or_to_what_the_browser_keeps(
+    shared: Page, door: str
+) -> None:
+    text = f"import js\nassert not hasattr(js, {door!r}) or not js.{door}, 'open'\n{ORIGINAL}"
+    assert shared.call("start", source=text)["parameters"] == 4192
 
 
 def test_a_flood_of_print_does_not_drown_the_page(shared: Page) -> None:

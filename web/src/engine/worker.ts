@@ -115,7 +115,24 @@ microgpt.__version__ = version
 import microgpt.bridge
 microgpt.bridge.call
 `) as typeof call;
+  closeDoors();
   post({ event: "ready", boot: ask("boot", {}) });
+}
+
+/**
+ * What the reader's program has no business with: the network, and what the browser keeps. The page's policy
+ * binds a worker only where a server sends it as a header, which a plain static host does not.
+ */
+const DOORS = [
+  "fetch", "XMLHttpRequest", "WebSocket", "WebSocketStream", "WebTransport", "EventSource", "RTCPeerConnection",
+  "importScripts", "Worker", "BroadcastChannel", "indexedDB", "caches", "FileSystemHandle",
+];
+
+function closeDoors(): void {
+  for (const name of DOORS)
+    for (let owner: object | null = scope; owner !== null; owner = Object.getPrototypeOf(owner) as object | null)
+      if (owner === scope || Object.hasOwn(owner, name))
+        Object.defineProperty(owner, name, { value: undefined, writable: false, configurable: false });
 }
 
 /** A sentence for whatever kept Python from starting. */
