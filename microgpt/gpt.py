@@ -177,6 +177,6 @@ if __name__ == "__main__":
     vocab = vocabulary(docs)
     params = init(rng, len(vocab))
     for step, loss in enumerate(train(params, docs, vocab), start=1):
-        print(f"step {step:4} | loss {loss:.4f}", end="\r")
+        print(f"step {step:4} | loss {loss:.4f}", end="\r" if step % 100 else "\n")
     for _ in range(20):
         print(list(sample(params, vocab, rng))[-1].strip())
