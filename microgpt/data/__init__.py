@@ -281,5 +281,5 @@ def _names() -> str:
 
 
 def _shown(text: str) -> str:
-    """A path or a name in quotation marks, escaped, and cut when it is long."""
-    return repr(text if len(text) <= 80 else text[:79] + "…")
+    """A path or a name in quotation marks, escaped; of a long one the end, where its name is."""
+    return repr(text if len(text) <= 80 else "…" + text[-79:])
