@@ -39,6 +39,9 @@ const SLOW_AFTER = 1_000; // ms: from then on a run is worth mentioning
 const HELD_OUT_DOCS = 50;
 const SAMPLES = 6;
 const MOST_PEEKS = 80;
+const MEASURING = "The measuring of the held-out loss";
+const SAMPLING = "The drawing of a few samples";
+const KNOWN_PATIENCE = 8_000; // ms that Stop waits for a program that has been seen to finish its steps
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
 export class Page {
@@ -88,6 +91,7 @@ export class Page {
   peeks = $state.raw<Peek[]>([]);
   peek = $derived(this.peeks.at(-1) ?? null);
   runProblem = $state.raw<Failure | null>(null);
+  runProblemSource = $state.raw("");
 
   sampling = $state.raw<SampleStep[]>([]);
   sampleStatus = $state<RunStatus>("recording");
@@ -125,8 +129,8 @@ export class Page {
       found.push({ line: failure.line ?? 0, column: 1, message: failure.message });
     };
     if (this.xraySource === this.source) add(this.xray?.error);
-    if (this.xrayProblem) add(this.xrayProblem);
-    if (this.runSource === this.source) add(this.runProblem);
+    if (this.xrayProblem?.line) add(this.xrayProblem); // one without a line is of the text, and stands beside it
+    if (this.runProblemSource === this.source) add(this.runProblem);
     return found;
   });
   /** The program in the editor did not finish, and waits for a change or a word. */
@@ -402,6 +406,7 @@ export class Page {
   setTraining(settings: { data?: string; seed?: number }): boolean {
     const { data, seed } = settings;
     if (this.runStatus === "recording") this.runAlive = false; // it was of other data
+    if (data !== undefined && data !== this.data) this.#example(data);
     if (seed !== undefined && !(Number.isSafeInteger(seed) && seed >= 0 && seed <= LARGEST_SEED)) {
       this.notice = `A seed is a whole number from 0 to ${count(LARGEST_SEED)}.`;
       return false;
@@ -412,6 +417,15 @@ export class Page {
     this.#touchLink();
     if (this.ready) void this.look();
     return true;
+  }
+
+  /** With other data comes a text that they can read, unless the reader has written one. */
+  #example(data: string): void {
+    const examples = ["anna", ...this.datasets.map((dataset) => dataset.example)];
+    if (!examples.includes(this.text)) return;
+    const known = this.datasets.find((dataset) => dataset.name === data);
+    const own = data.split("\n").find((line) => line.trim() !== "") ?? "";
+    this.text = known ? (known.name === "names" ? "anna" : known.example) : own.slice(0, 40);
   }
 
   async start(): Promise<void> {
@@ -503,7 +517,7 @@ export class Page {
     } catch (error) {
       if (serial === this.#runSerial) {
         this.runProblem = failureOf(error);
-        this.runSource = source;
+        this.runProblemSource = source; // the run on the page, if there is one, is still the one before
         if (this.runStatus !== "recording") this.runStatus = this.run ? "done" : "idle";
       }
       return false;
@@ -533,7 +547,9 @@ export class Page {
 
   #onTrainFailed(failure: Failure | null): void {
     if (this.runStatus === "running" || this.runStatus === "paused") this.runStatus = failure ? "failed" : "done";
-    if (failure) this.runProblem = failure;
+    if (!failure) return;
+    this.runProblem = failure;
+    this.runProblemSource = this.runSource;
   }
 
   /** Held-out loss and a few samples of the run as it is; one at a time, missed ones are not made up for. */
@@ -542,17 +558,20 @@ export class Page {
     this.#measuring = true;
     const serial = this.#runSerial;
     try {
-      const measure = await this.#ask<Measure>("measure", "The held-out loss", { limit: HELD_OUT_DOCS });
+      const measure = await this.#ask<Measure>("measure", MEASURING, { limit: HELD_OUT_DOCS });
       if (serial !== this.#runSerial) return;
       if (this.heldOut.at(-1)?.step !== measure.step) this.heldOut = [...this.heldOut, measure];
-      const samples = await this.#ask<Samples>("samples", "The samples", {
+      const samples = await this.#ask<Samples>("samples", SAMPLING, {
         n: SAMPLES, temperature: 1, seed: measure.step, prefix: "",
       });
       if (serial !== this.#runSerial) return;
       this.samples = [...this.samples.filter((s) => s.step !== samples.step), samples];
     } catch (error) {
       const failure = failureOf(error);
-      if (failure && serial === this.#runSerial) this.runProblem ??= failure;
+      if (failure && serial === this.#runSerial && !this.runProblem) {
+        this.runProblem = failure;
+        this.runProblemSource = this.runSource;
+      }
     } finally {
       this.#measuring = false;
     }
@@ -662,15 +681,19 @@ export class Page {
     this.#lookAgain = false;
     if (this.runStatus === "running") this.runStatus = "done";
     if (this.sampleStatus === "running") this.sampleStatus = "done";
-    await this.#engine.stop(); // tells `restarted` when it had to end a worker that was deaf
+    // A run whose steps have come is no endless loop: it is given time to end its step, or our measuring of it.
+    const known = this.runAlive && this.losses.length > 0 && this.runSource === this.source && !this.#looking;
+    await this.#engine.stop(known ? KNOWN_PATIENCE : undefined); // tells `restarted` when it had to end a deaf worker
   }
 
   /** Python was ended and starts again; what it held is gone, what the page holds is not. */
   #onRestarted(problem: string | null): void {
-    const since = this.#busy[0]?.since;
+    const job = this.#busy[0];
+    const since = job?.since;
+    const chore = job?.what === MEASURING || job?.what === SAMPLING; // the page's own, and no fault of the program
     this.#busy = [];
     this.slow = null;
-    this.hung = this.source;
+    this.hung = chore ? null : this.source;
     this.engine = { kind: "loading", share: 0, restart: true };
     this.#lookAgain = false;
     const lost = this.runAlive && this.run !== null && this.runStatus !== "recording"; // that one comes back
@@ -680,7 +703,7 @@ export class Page {
     if (this.runStatus === "paused" || this.runStatus === "running") this.runStatus = "done";
     if (this.sampleStatus === "paused" || this.sampleStatus === "running") this.sampleStatus = "done";
     const seconds = since === undefined ? null : Math.max(1, Math.round((performance.now() - since) / 1000));
-    const what = this.edited ? "The edit is still here; it" : "The program";
+    const what = chore ? job.what : this.edited ? "The edit is still here; it" : "The program";
     const told = problem ?? (seconds === null ? "Stopped." : `Stopped. ${what} did not finish within ${count(seconds)} s.`);
     this.notice = lost ? `${told} The trained weights are gone; the curves stay.` : told;
   }

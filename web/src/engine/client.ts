@@ -135,8 +135,8 @@ export class Engine {
    * Stops whatever runs. A worker that stays deaf is ended and replaced, and `restarted` is told;
    * calls that were waiting are rejected as "stopped". Resolves to whether it came to that.
    */
-  stop(): Promise<boolean> {
-    this.#stopping ??= this.#stop().finally(() => (this.#stopping = null));
+  stop(patience = PATIENCE_MS): Promise<boolean> {
+    this.#stopping ??= this.#stop(patience).finally(() => (this.#stopping = null));
     return this.#stopping;
   }
 
@@ -148,10 +148,10 @@ export class Engine {
     this.#setStatus("idle");
   }
 
-  async #stop(): Promise<boolean> {
+  async #stop(patience: number): Promise<boolean> {
     this.#reject(this.#queue.splice(0), STOPPED);
     if (this.status !== "ready" && this.status !== "busy") return false;
-    const deaf = new Promise<boolean>((resolve) => setTimeout(resolve, PATIENCE_MS, true));
+    const deaf = new Promise<boolean>((resolve) => setTimeout(resolve, patience, true));
     const heard = this.pause().then(
       () => false,
       () => false,
