@@ -249,6 +249,7 @@ _ARGUMENTS = {
     "sum": "(-1, keepdim=True)",
     "amax": "(-1, keepdim=True)",
     "transpose": "(-2, -1)",
+    "triu": "(1)",
 }
 
 
@@ -266,9 +267,10 @@ def _outside_contract(node: ast.AST) -> list[Problem]:
     )
     if given in (_ARGUMENTS[name], _ARGUMENTS[name].replace("keepdim=", ""), "(-1, -2)"):
         return []
-    message = (
-        f"The file's {name} works on rows: write .{name}{_ARGUMENTS[name]}, not .{name}{given}."
-    )
+    if name == "triu" and given == "(0)":
+        return []
+    known = f".{name}{_ARGUMENTS[name]}"
+    message = f"The file's Tensor knows {known} and no other {name}, so not .{name}{given}."
     return [Problem(node.lineno, node.col_offset + 1, message)]
 
 

@@ -113,8 +113,9 @@ def test_the_original_has_no_problem() -> None:
     [
         ("def mlp(x, fc, proj):", "def mlp(x, fc, proj)", "def mlp", "expected ':'"),
         ("(x @ fc).relu()", "(x @ fc.relu()", "hidden = ", "never closed"),
-        ("e.sum(-1, keepdim=True)", "e.sum(-2, keepdim=True)", "return e / e.sum", "works on rows"),
-        ("k.transpose(-2, -1)", "k.transpose(0, 1)", "scores = q @", "works on rows"),
+        ("e.sum(-1, keepdim=True)", "e.sum(-2, keepdim=True)", "return e / e.sum", "no other"),
+        (".triu(1)", ".triu(2)", "future = ", "no other"),
+        ("k.transpose(-2, -1)", "k.transpose(0, 1)", "scores = q @", "no other"),
     ],
 )
 def test_a_problem_is_named_at_its_line(old: str, new: str, line_of: str, words: str) -> None:
