@@ -69,7 +69,7 @@ def recall(rng: random.Random) -> str:
     """Three keys with a digit each, then one key and its digit again: ``a7b3c9?b=b3``.
 
     The keys always stand in the order a, b, c. One layer can then look up by place; in a random
-    order it would have to join each key to its digit first, which takes a second layer.
+    order it would have to join each key to its digit first.
     """
     digits = {key: rng.randrange(10) for key in "abc"}
     asked = rng.choice("abc")
