@@ -352,8 +352,7 @@ def loads(
 
     Raises:
         MicrogptError: the checkpoint is foreign or damaged, its source differs and is not trusted,
-        or the
-            corpus is not the one it was trained on.
+            or the corpus is not the one it was trained on.
     """
     saved = parse(contents, name) if isinstance(contents, bytes) else contents
     if saved.source != ORIGINAL and not trust:

@@ -265,9 +265,8 @@ def _outside_contract(node: ast.AST) -> list[Problem]:
         + ", ".join([ast.unparse(a) for a in node.args] + [ast.unparse(k) for k in node.keywords])
         + ")"
     )
-    if given in (_ARGUMENTS[name], _ARGUMENTS[name].replace("keepdim=", ""), "(-1, -2)"):
-        return []
-    if name == "triu" and given == "(0)":
+    same = {"transpose": "(-1, -2)", "triu": "(0)"}.get(name)
+    if given in (_ARGUMENTS[name], _ARGUMENTS[name].replace("keepdim=", ""), same):
         return []
     known = f".{name}{_ARGUMENTS[name]}"
     message = f"The file's Tensor knows {known} and no other {name}, so not .{name}{given}."

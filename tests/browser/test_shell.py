@@ -197,6 +197,24 @@ def test_an_endless_loop_is_stopped_and_the_edit_is_kept(visit: Visit) -> None:
     )
 
 
+def test_an_endless_loop_that_only_sampling_meets_is_stopped_as_soon(visit: Visit) -> None:
+    """Training goes well, and the samples that the page draws as it learns never end."""
+    page = visit.open("room=train")
+    visit.ready()
+    edit(page, "logits = gpt(encode(text, vocab)[:-1]", "while True: pass #")
+    visit.ready()
+    page.get_by_role("button", name="Start", exact=True).click()
+    room = page.get_by_role("tabpanel")
+    expect(room).to_contain_text(re.compile(r"Step [1-9]\d* of 1,000"), timeout=30_000)
+    expect(page.get_by_text("has been running for").first).to_be_visible(timeout=20_000)
+    started = time.monotonic()
+    page.get_by_role("button", name="Stop it").first.click()
+    told = re.compile(r"Stopped\. .+ did not finish within")
+    expect(page.get_by_text(told).first).to_be_visible(timeout=20_000)
+    assert time.monotonic() - started < 2.5  # two seconds, and the test's own
+    assert "while True: pass" in program(page)
+
+
 # ---- Training and sampling ----
 
 

@@ -41,7 +41,7 @@ const SAMPLES = 6;
 const MOST_PEEKS = 80;
 const MEASURING = "The measuring of the held-out loss";
 const SAMPLING = "The drawing of a few samples";
-const KNOWN_PATIENCE = 8_000; // ms that Stop waits for a program that has been seen to finish its steps
+const KNOWN_PATIENCE = 1_700; // ms that Stop waits for a program that has been seen to finish its steps; a loop still ends in two seconds
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
 export class Page {
