@@ -197,22 +197,32 @@ def test_an_endless_loop_is_stopped_and_the_edit_is_kept(visit: Visit) -> None:
     )
 
 
-def test_an_endless_loop_that_only_sampling_meets_is_stopped_as_soon(visit: Visit) -> None:
-    """Training goes well, and the samples that the page draws as it learns never end."""
+@pytest.mark.parametrize(
+    ("loop", "trained"),
+    [("while True: pass #", False), ("while train.__doc__: pass #", True)],
+    ids=["from the first sample", "from the first after a step"],
+)
+def test_an_endless_loop_that_only_sampling_meets_is_stopped_as_soon(
+    visit: Visit, loop: str, trained: bool
+) -> None:
+    """Training goes well, and the samples that the page draws as it learns never end: those before
+    the first step, or only those after it, when Stop is more patient with a run that it knows."""
     page = visit.open("room=train")
     visit.ready()
-    edit(page, "logits = gpt(encode(text, vocab)[:-1]", "while True: pass #")
+    edit(page, "yield total", 'train.__doc__ = "it has trained"; yield total')
+    edit(page, "logits = gpt(encode(text, vocab)[:-1]", loop)
     visit.ready()
     page.get_by_role("button", name="Start", exact=True).click()
     room = page.get_by_role("tabpanel")
-    expect(room).to_contain_text(re.compile(r"Step [1-9]\d* of 1,000"), timeout=30_000)
+    if trained:
+        expect(room).to_contain_text(re.compile(r"Step [1-9]\d* of 1,000"), timeout=30_000)
     expect(page.get_by_text("has been running for").first).to_be_visible(timeout=20_000)
     started = time.monotonic()
     page.get_by_role("button", name="Stop it").first.click()
     told = re.compile(r"Stopped\. .+ did not finish within")
     expect(page.get_by_text(told).first).to_be_visible(timeout=20_000)
     assert time.monotonic() - started < 2.5  # two seconds, and the test's own
-    assert "while True: pass" in program(page)
+    assert loop in program(page)
 
 
 # ---- Training and sampling ----
