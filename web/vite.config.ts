@@ -49,7 +49,7 @@ function needed(path: string): Buffer {
  * Carries Python, the recording and the licences. Pyodide looks for its files by fixed names, so their folder
  * has the hash. The comments that point at source maps go, because the maps are not shipped.
  */
-function microgpt(): Plugin {
+function microgpt(mode: string): Plugin {
   const contents = Object.fromEntries(
     Object.entries(pythonFiles).map(([name, path]) => {
       const bytes = needed(path);
@@ -90,7 +90,7 @@ function microgpt(): Plugin {
       );
       const { text, markdown } = licences(new Set(bundled));
       this.emitFile({ type: "asset", fileName: "licences.txt", source: text });
-      writeFileSync(join(generated, "THIRD_PARTY.md"), markdown);
+      if (mode === "production") writeFileSync(join(generated, "THIRD_PARTY.md"), markdown); // the tests' page has less
     },
     configureServer(server) {
       server.middlewares.use((request, response, next) => {
@@ -138,7 +138,7 @@ export default defineConfig(({ mode }) => ({
   root: here,
   base: "./",
   publicDir: existsSync(join(here, "public")) ? "public" : false,
-  plugins: [svelte(), source(), microgpt(), styleSheetObjects()],
+  plugins: [svelte(), source(), microgpt(mode), styleSheetObjects()],
   optimizeDeps: { exclude: ["style-mod"] },
   build: {
     outDir: join(here, "..", "microgpt", "site", "built"),

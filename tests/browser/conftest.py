@@ -28,6 +28,7 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 READY = 90_000  # ms: Python's start on a busy machine
+sync_api.expect.set_options(timeout=15_000)  # ms: no test of speed; those that are one say their limit
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
