@@ -197,6 +197,33 @@ def test_an_endless_loop_is_stopped_and_the_edit_is_kept(visit: Visit) -> None:
     )
 
 
+def test_ones_own_edit_is_still_there_when_the_page_is_loaded_again(visit: Visit) -> None:
+    page = visit.open()
+    visit.ready()
+    edit(page, "hidden = (x @ fc).relu()", "hidden = (x @ fc) ** 2")
+    mine = program(page)
+    address = page.url
+    page.reload()
+    page.locator(".cm-content").wait_for()
+    expect(page.get_by_text("Edited: 1 line changed")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert program(page) == mine
+    stranger = page.context.new_page()  # the same address in another tab was written by anybody
+    stranger.goto(address)
+    expect(stranger.get_by_role("dialog")).to_be_visible()
+
+
+def test_a_loop_without_end_does_not_run_again_by_loading_the_page_again(visit: Visit) -> None:
+    page = visit.open()
+    visit.ready()
+    edit(page, "hidden = (x @ fc).relu()", "while True: pass #")
+    page.get_by_role("button", name="Stop", exact=True).click(timeout=20_000)
+    visit.ready()
+    assert "while True: pass" in program(page)
+    page.reload()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
 @pytest.mark.parametrize(
     ("loop", "trained"),
     [("while True: pass #", False), ("while train.__doc__: pass #", True)],

@@ -694,6 +694,7 @@ export class Page {
     this.#busy = [];
     this.slow = null;
     this.hung = chore ? null : this.source;
+    this.#touchLink(); // loading the page again must ask before it runs that once more
     this.engine = { kind: "loading", share: 0, restart: true };
     this.#lookAgain = false;
     const lost = this.runAlive && this.run !== null && this.runStatus !== "recording"; // that one comes back
@@ -799,11 +800,13 @@ export class Page {
   }
 
   async #writeLink(): Promise<void> {
+    const own = this.arrived === null && !this.stopped;
     const fragment = await this.#fragment();
     if (fragment.length > link.LONGEST_LINK) return;
     try {
       history.replaceState(history.state, "", `#${fragment}`);
       this.#ownFragment = location.hash;
+      keepOwn(own ? location.hash : "");
     } catch {
       // some browsers refuse many changes in a short time: the next one will do
     }
@@ -827,7 +830,9 @@ export class Page {
     if (state.room !== undefined) this.room = state.room;
     if (state.temperature !== undefined) this.temperature = state.temperature;
     if (state.model !== undefined) this.model = state.model;
-    if (source !== null && source !== this.source) {
+    if (source !== null && this.boot === null && fragment === keptOwn()) {
+      this.setSource(source); // this tab wrote it, and was loaded again
+    } else if (source !== null && source !== this.source) {
       this.arrived = { source, lines: link.linesChanged(link.edits(this.original, source)) };
     }
     if (this.ready) void this.look();
@@ -854,6 +859,23 @@ export class Page {
     } catch {
       // a private window: the choice lasts as long as the page
     }
+  }
+}
+
+/** The address that this tab wrote with the reader's own program in it; "" when it should not run by itself. */
+function keptOwn(): string | null {
+  try {
+    return sessionStorage.getItem("own");
+  } catch {
+    return null; // a private window: the page asks
+  }
+}
+
+function keepOwn(fragment: string): void {
+  try {
+    sessionStorage.setItem("own", fragment);
+  } catch {
+    // as above
   }
 }
 
