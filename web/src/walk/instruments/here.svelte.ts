@@ -1,0 +1,178 @@
+/** A training that runs in the reader's browser: its losses as they come, and a look at the model now and then. */
+
+import type { Engine, TrainEvent } from "../../engine/client";
+import type { Boot, Measure, Num, Peek, RunInfo, Samples } from "../../types";
+import type { TrainingAnswer } from "../types";
+import type { Live } from "./props";
+import { finite } from "./scales";
+
+type Moment = TrainingAnswer["moments"][number];
+
+/** The page's engine, where this page has one. */
+export interface LiveEngine extends Live { readonly engine?: Engine | null }
+
+const LOOKS = [0, 1, 10, 30, 60, 100, 150, 200, 300]; // steps at which the model is looked at; then every 100th
+const REDRAW = 150; // ms between two redrawings of the curve
+
+export class Here {
+  /** recorded: nothing has been trained here. waiting: Python is not there yet. */
+  status = $state<"recorded" | "waiting" | "running" | "paused" | "stopped" | "done" | "failed">("recorded");
+  losses = $state.raw<(number | null)[]>([]);
+  moments = $state.raw<Moment[]>([]);
+  steps = $state(0);
+  problem = $state<string | null>(null);
+
+  readonly #live: () => LiveEngine | null;
+  readonly #text: () => string;
+  #seed: number | null = null;
+  #all: (number | null)[] = [];
+  #drawn = 0;
+  #looking = false;
+  #off: (() => void)[] = [];
+  #run = 0; // which training an answer belongs to
+
+  constructor(live: () => Live | null, text: () => string) {
+    this.#live = live;
+    this.#text = text;
+    $effect(() => {
+      if (this.status === "waiting" && this.#live()?.status === "ready") void this.start(this.#seed);
+    });
+    $effect(() => () => this.leave());
+  }
+
+  get #engine(): Engine | null { return this.#live()?.engine ?? null; }
+
+  /** A new training from the file's first weights; with its own seed when none is given. */
+  async start(seed: number | null): Promise<void> {
+    this.#seed = seed;
+    this.problem = null;
+    const live = this.#live();
+    const engine = this.#engine;
+    if (live?.status !== "ready" || !engine) {
+      if (live?.status === "loading") this.status = "waiting";
+      else this.#fail(live?.status === "failed" ? "Python could not be started here, so nothing can be trained." : "This page has no Python to train with.");
+      return;
+    }
+    this.#forget();
+    const run = this.#run;
+    this.status = "running";
+    this.#off = [
+      engine.on("train", (event) => this.#hear(event)),
+      engine.on("restarted", (reason) => {
+        if (this.status !== "running") return;
+        if (reason.kind === "stopped") this.status = "stopped";
+        else this.#fail(reason.message);
+      }),
+    ];
+    try {
+      const info = await engine.call<RunInfo>("start", { source: (engine.boot as Boot).source, data: "names", ...(seed === null ? {} : { seed }) });
+      if (run !== this.#run) return;
+      this.steps = info.steps;
+      await this.#look();
+      if (run === this.#run && this.status === "running") await engine.train();
+    } catch (error) {
+      if (run === this.#run && this.status === "running") this.#fail(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  async pause(): Promise<void> {
+    this.status = "paused";
+    await this.#engine?.pause();
+    this.#draw();
+    await this.#look();
+  }
+
+  async resume(): Promise<void> {
+    this.status = "running";
+    try {
+      await this.#engine?.train();
+    } catch (error) {
+      this.#fail(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.status = "stopped";
+    const replaced = (await this.#engine?.stop()) ?? false;
+    this.#draw();
+    if (!replaced) await this.#look();
+    this.#deafen();
+  }
+
+  /** Back to the recorded run; what was trained here is forgotten. */
+  leave(): void {
+    if (this.status === "running") void this.#engine?.pause();
+    this.#forget();
+    this.status = "recorded";
+    this.problem = null;
+  }
+
+  #forget(): void {
+    this.#run += 1;
+    this.#deafen();
+    this.#all = [];
+    this.losses = [];
+    this.moments = [];
+  }
+
+  #deafen(): void {
+    for (const off of this.#off) off();
+    this.#off = [];
+  }
+
+  #fail(message: string): void {
+    this.status = "failed";
+    this.problem = message;
+    this.#draw();
+    this.#deafen();
+  }
+
+  #hear(event: TrainEvent): void {
+    if (event.error) return this.#fail(event.error.message);
+    this.#all.push(...event.losses.map((x) => finite(x as Num)));
+    this.steps = event.steps;
+    const now = performance.now();
+    if (now - this.#drawn > REDRAW || event.done || !event.running) this.#draw();
+    if (event.done) {
+      this.status = "done";
+      void this.#look().then(() => this.#deafen());
+    } else {
+      const last = this.moments.at(-1)?.step ?? -1;
+      const next = LOOKS.find((s) => s > last) ?? (Math.floor(last / 100) + 1) * 100;
+      if (event.step >= next) void this.#look();
+    }
+  }
+
+  #draw(): void {
+    this.#drawn = performance.now();
+    this.losses = [...this.#all];
+  }
+
+  /** Held-out loss, samples and attention of the model as it is; one look at a time. */
+  async #look(): Promise<void> {
+    const engine = this.#engine;
+    if (!engine || this.#looking) return;
+    this.#looking = true;
+    const run = this.#run;
+    try {
+      const peek = await engine.call<Peek>("peek", { doc: this.#text() });
+      const samples = await engine.call<Samples>("samples", { n: 6, seed: peek.step });
+      const measure = await engine.call<Measure>("measure");
+      const held = finite(measure.held_out);
+      if (run === this.#run && held !== null && peek.step !== this.moments.at(-1)?.step) {
+        const number = (x: Num): number => finite(x) ?? 0;
+        this.moments = [...this.moments, {
+          step: peek.step, heldOut: held,
+          samples: samples.texts.map((text, i) => ({ text, known: samples.known[i] ?? false })),
+          attention: peek.attention,
+          labels: peek.projection?.labels ?? [],
+          points: (peek.projection?.points ?? []).map(([x, y]): [number, number] => [number(x), number(y)]),
+          wte: peek.embeddings.find((e) => e.name === "wte")?.rows ?? [],
+        }];
+      }
+    } catch {
+      // A look that fails leaves a gap; what ends the training is told by the training itself.
+    }
+    this.#looking = false;
+  }
+}
