@@ -5,10 +5,10 @@ import type { Recording } from "./types";
 const PLACE = "recording.json.gz"; // beside the page
 const TRAINED = "trained.safetensors"; // the run that the recording shows
 
-/** The recording, or null where there is none: the page then waits for Python instead. */
-export async function loadRecording(): Promise<Recording | null> {
+/** The recording, or null where there is none: the page then waits for Python instead. `beside`: the laboratory's page. */
+export async function loadRecording(beside: string | URL = document.baseURI): Promise<Recording | null> {
   try {
-    const answer = await fetch(new URL(PLACE, document.baseURI));
+    const answer = await fetch(new URL(PLACE, beside));
     if (!answer.ok) return null;
     const bytes = new Uint8Array(await answer.arrayBuffer());
     const recording = JSON.parse(await unfold(bytes)) as Partial<Recording>;
@@ -19,9 +19,9 @@ export async function loadRecording(): Promise<Recording | null> {
 }
 
 /** The checkpoint of the recorded run in base64, or null where there is none. */
-export async function loadTrained(): Promise<string | null> {
+export async function loadTrained(beside: string | URL = document.baseURI): Promise<string | null> {
   try {
-    const answer = await fetch(new URL(TRAINED, document.baseURI));
+    const answer = await fetch(new URL(TRAINED, beside));
     if (!answer.ok) return null;
     const bytes = new Uint8Array(await answer.arrayBuffer());
     return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
