@@ -28,6 +28,7 @@ export class Here {
   #all: (number | null)[] = [];
   #drawn = 0;
   #looking = false;
+  #again = false; // asked to look while a look was under way
   #off: (() => void)[] = [];
   #run = 0; // which training an answer belongs to
 
@@ -151,6 +152,7 @@ export class Here {
   /** Held-out loss, samples and attention of the model as it is; one look at a time. */
   async #look(): Promise<void> {
     const engine = this.#engine;
+    if (this.#looking) this.#again = true;
     if (!engine || this.#looking) return;
     this.#looking = true;
     const run = this.#run;
@@ -174,5 +176,9 @@ export class Here {
       // A look that fails leaves a gap; what ends the training is told by the training itself.
     }
     this.#looking = false;
+    if (this.#again) {
+      this.#again = false;
+      await this.#look();
+    }
   }
 }
