@@ -25,6 +25,8 @@ from typing import Any
 from microgpt import __version__, checkpoint, data
 from microgpt import source as file
 from microgpt.errors import MicrogptError
+from microgpt.lessons import exercises, instruments
+from microgpt.lessons.instruments import Models, principal_axes, thin
 from microgpt.run import Run
 from microgpt.xray import finite, xray
 
@@ -45,6 +47,8 @@ class Session:
         self.sampling: Iterator[tuple[str, list[float]]] | None = None
         self.text = ""
         self.axes: list[list[float]] = []  # of the last picture of the embeddings
+        self.adopted: bytes | None = None  # the checkpoint that came with the page
+        self.models: Models | None = None  # what the walk's instruments look at
 
     # ---- The file and its x-ray ----
 
@@ -100,6 +104,7 @@ class Session:
         content = base64.b64decode(base64_text)
         self.run, self.sampling, self.axes = None, None, []
         self.run = checkpoint.loads(content, name="The model that came with the page")
+        self.models, self.adopted = None, content
         return _about(self.run)
 
     def advance(self, budget_ms: float = 30, max_steps: int = 1_000_000) -> Plain:
@@ -174,7 +179,7 @@ class Session:
     def _plane(self, embeddings: list[Plain]) -> Plain | None:
         """The token embeddings in the plane in which they spread most."""
         table = next((e for e in embeddings if e["name"] == "wte"), None)
-        found = table and _principal_axes(table["rows"], self.axes)
+        found = table and principal_axes(table["rows"], self.axes)
         if not table or not found:
             return None
         self.axes = found.pop("axes")
@@ -216,6 +221,22 @@ class Session:
             "done": ended or full,
         }
 
+    # ---- The walk ----
+
+    def instrument(self, name: str, arguments: Plain) -> Plain:
+        """What one of the walk's instruments answers about the file, before training or after."""
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise MicrogptError("An instrument is asked by its name, with arguments by theirs.")
+        if self.models is None:  # runs of their own, so that the page may train on meanwhile
+            kept = self.adopted and checkpoint.loads(self.adopted)
+            self.models = Models(Run(), kept or None)
+        answer = instruments.answer(self.models, name, arguments)
+        return answer if name in instruments.EXACT else _thin(answer)
+
+    def exercise(self, id: str, source: str) -> Plain:
+        """What the check of an exercise finds in a source, by running it."""
+        return exercises.check(id, source)
+
     # ---- Links ----
 
     def link(self, state: Plain) -> Plain:
@@ -234,7 +255,7 @@ class Session:
 
 CALLS = (
     "boot", "check", "set_knob", "xray", "start", "adopt", "advance", "measure", "samples", "peek",
-    "checkpoint", "sample_start", "sample_next", "link", "unlink",
+    "checkpoint", "sample_start", "sample_next", "instrument", "exercise", "link", "unlink",
 )  # fmt: skip
 _session = Session()
 
@@ -309,57 +330,10 @@ def _heads_per_layer(record: Plain) -> int:
     return max(1, len({path.split(".")[3] for path in paths}))
 
 
-def _principal_axes(rows: list[list[float]], before: list[list[float]]) -> Plain | None:
-    """The two directions in which rows spread most, and the shares of the spread along them.
-
-    Pearson, "On lines and planes of closest fit", 1901; found by power iteration. A direction has
-    no sign of its own: it is turned the way that the one `before` points, so that a picture does
-    not mirror itself from one moment of training to the next.
-    """
-    means = [math.fsum(column) / len(rows) for column in zip(*rows)]
-    centred = [[x - m for x, m in zip(row, means)] for row in rows]
-    columns = list(zip(*centred))
-    spread = [[math.fsum(map(_product, a, b)) for b in columns] for a in columns]
-    total = math.fsum(row[i] for i, row in enumerate(spread))
-    if len(rows) < 3 or len(columns) < 2 or not math.isfinite(total) or total <= 0:
-        return None
-    axes, shares = [], []
-    for number in range(2):
-        way = (
-            before[number] if len(before) > number else [1.0 / (1 + i) for i in range(len(spread))]
-        )
-        axis = way
-        for _ in range(100):
-            axis = [math.fsum(map(_product, row, axis)) for row in spread]
-            length = math.sqrt(math.fsum(x * x for x in axis)) or 1.0
-            axis = [x / length for x in axis]
-        size = math.fsum(x * math.fsum(map(_product, row, axis)) for x, row in zip(axis, spread))
-        spread = [[x - size * a * b for x, b in zip(row, axis)] for row, a in zip(spread, axis)]
-        turned = -1.0 if math.fsum(map(_product, axis, way)) < 0 else 1.0
-        axes.append([turned * x for x in axis])
-        shares.append(max(size, 0.0) / total)
-    points = [[math.fsum(map(_product, row, axis)) for axis in axes] for row in centred]
-    return {"axes": axes, "points": points, "explained": shares}
-
-
-def _product(a: float, b: float) -> float:
-    return a * b
-
-
 def _thin(answer: Plain, digits: int = DIGITS) -> Plain:
     """The same plain data with every number cut to a few significant digits."""
-    thinned: Plain = _cut(answer, digits)
+    thinned: Plain = thin(answer, digits)
     return thinned
-
-
-def _cut(answer: Any, digits: int) -> Any:
-    if isinstance(answer, float):
-        return float(f"{answer:.{digits}g}") if math.isfinite(answer) else answer
-    if isinstance(answer, dict):
-        return {key: _cut(item, digits) for key, item in answer.items()}
-    if isinstance(answer, list):
-        return [_cut(item, digits) for item in answer]
-    return answer
 
 
 # ---- The recording ----
