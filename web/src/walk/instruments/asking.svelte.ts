@@ -49,7 +49,7 @@ export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<
 
   $effect(() => {
     const now = key;
-    if (isRecorded || status !== "ready" || busy) return;
+    if (isRecorded || wish().live === null || status === "failed" || busy) return; // asking starts Python where it has not begun
     const known = answers.get(now);
     if (known !== undefined) {
       untrack(() => { if (fresh?.key !== now) fresh = { key: now, answer: known }; });
@@ -84,8 +84,8 @@ export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<
       if (isRecorded) return "recorded";
       if (refused?.key === key) return "refused";
       if (fits) return "live";
-      if (status === "ready") return "asking";
-      return status === "failed" ? "stuck" : "waiting";
+      if (status === "failed") return "stuck";
+      return status === "ready" ? "asking" : "waiting";
     },
   };
 }

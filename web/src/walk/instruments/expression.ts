@@ -7,8 +7,8 @@ export interface Placed { node: Node; x: number; y: number }
 export interface Edge { from: number; to: number; path: string; /** Where its label stands. */ x: number; y: number }
 export interface Drawing { width: number; height: number; nodes: Placed[]; edges: Edge[] }
 
-export const BOX = { width: 92, height: 58 };
-const GAP = { x: 12, y: 44 };
+export const BOX = { width: 98, height: 58 };
+const GAP = { x: 10, y: 46 };
 
 /** Rows by depth; a leaf stands just above the first that uses it. Within a row, near what it came from. */
 export function draw(nodes: readonly Node[]): Drawing {
@@ -54,10 +54,12 @@ export function draw(nodes: readonly Node[]): Drawing {
       const from = at.get(p);
       if (!from) return [];
       const twice = node.parents.filter((q) => q === p).length > 1;
-      const shift = (i - (node.parents.length - 1) / 2) * (twice || node.parents.length > 1 ? 26 : 0);
+      // Lines arrive side by side, in the order in which their boxes stand, so that they do not cross.
+      const left = node.parents.filter((q, j) => j !== i && ((x.get(q) ?? 0) < (x.get(p) ?? 0) || (x.get(q) === x.get(p) && j < i))).length;
+      const shift = (left - (node.parents.length - 1) / 2) * 26;
       const [sx, sy, ex, ey] = [from.x + (twice ? shift : 0), from.y + BOX.height, tx + shift, ty];
       const middle = (sy + ey) / 2;
-      return [{ from: p, to: node.id, path: `M${sx} ${sy}C${sx} ${middle} ${ex} ${middle} ${ex} ${ey}`, x: Math.round((sx + ex) / 2), y: Math.round(middle) }];
+      return [{ from: p, to: node.id, path: `M${sx} ${sy}C${sx} ${middle} ${ex} ${middle} ${ex} ${ey}`, x: Math.round(from.x), y: from.y + BOX.height + (twice && node.parents.indexOf(p) !== i ? 33 : 17) }];
     }),
   );
   return { width, height: filled.length * (BOX.height + GAP.y) - GAP.y, nodes: placed, edges };

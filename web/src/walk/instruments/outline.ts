@@ -4,7 +4,8 @@ import { concept, type Concept } from "../../format";
 import type { Xray } from "../../types";
 import { path, read, title, type Run } from "../../views/run";
 
-export interface OutlineValue { kind: "value"; name: string; tensor: number; shape: [number, number]; hue: Concept | null }
+/** `brush` is the name as the file writes it; null where it has none. */
+export interface OutlineValue { kind: "value"; name: string; brush: string | null; tensor: number; shape: [number, number]; hue: Concept | null }
 export interface OutlineCall { kind: "call"; call: number; label: string; function: string; line: number | null; items: OutlineItem[] }
 export type OutlineItem = OutlineValue | OutlineCall;
 
@@ -18,8 +19,10 @@ export interface Outline {
 }
 
 function valueOf(run: Run, tensor: number, name: string): OutlineValue {
-  const shape = run.xray.tensors[tensor]?.shape ?? [0, 0];
-  return { kind: "value", name, tensor, shape, hue: concept(name) };
+  const { shape, weight } = run.xray.tensors[tensor] ?? { shape: [0, 0] as [number, number], weight: null };
+  if (name === "return") return { kind: "value", name: "returns", brush: null, tensor, shape, hue: null };
+  const brush = weight ? weight.slice(weight.lastIndexOf(".") + 1) : name;
+  return { kind: "value", name, brush, tensor, shape, hue: concept(brush) };
 }
 
 /** What one call did, in order: the values that it named, and the calls that it made. Only what led to a tensor. */
@@ -36,7 +39,7 @@ export function itemsOf(run: Run, call: number): OutlineItem[] {
     const key = inner === undefined ? `v${value.i}` : `c${inner}`;
     if (seen.has(key)) continue;
     seen.add(key);
-    if (inner === undefined) items.push(valueOf(run, value.tensor, value.name === "return" ? "returns" : value.name));
+    if (inner === undefined) items.push(valueOf(run, value.tensor, value.name));
     else items.push(callOf(run, inner));
   }
   return items;

@@ -19,18 +19,12 @@ function recorded(): Promise<Recording | null> {
   return (recording ??= loadRecording(new URL("../", document.baseURI)));
 }
 
-/** Whether the build's recording shows this very run, so that Python is not needed. */
-export async function isRecorded(text: string, model: string): Promise<boolean> {
-  const known = await recorded();
-  return known !== null && model === "trained" && known.xray.doc === text;
-}
-
-/** Null where Python is needed and not there. Fails with a sentence where Python cannot run the text. */
+/** Null where Python is needed and will not come; asking starts it. Fails with a sentence where it cannot run the text. */
 export async function wholeRun(text: string, model: string, live: Live | null): Promise<WholeRun | null> {
   const known = await recorded();
   const lines = known?.boot.source.split("\n") ?? [];
   if (known && model === "trained" && known.xray.doc === text) return { xray: known.xray, lines, recorded: true };
-  if (live?.status !== "ready") return null;
+  if (live === null || live.status === "failed") return null;
   const key = JSON.stringify([text, model]);
   let answer = asked.get(key);
   if (!answer) {

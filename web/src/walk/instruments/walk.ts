@@ -27,7 +27,7 @@ export function same(a: Place, b: Place): boolean {
 export function spot(run: Run, tensor: number, cell: Cell, gradient = false): Spot {
   const record = run.xray.tensors[tensor];
   const rows = gradient ? record?.grad : record?.data;
-  return { tensor, cell, value: rows?.[cell[0]]?.[cell[1]] ?? "nan", name: nameOf(run, tensor) };
+  return { tensor, cell, value: rows?.[cell[0]]?.[cell[1]] ?? "nan", name: told(run, tensor) };
 }
 
 /** What a tensor is called: its name, its path if it is a weight, or the operation that made it. */
