@@ -9,7 +9,7 @@ import { finite } from "./scales";
 type Moment = TrainingAnswer["moments"][number];
 
 /** The page's engine, where this page has one. */
-export interface LiveEngine extends Live { readonly engine?: Engine | null }
+export interface LiveEngine extends Live { readonly engine?: Engine | null; start?(): void }
 
 const LOOKS = [0, 1, 10, 30, 60, 100, 150, 200, 300]; // steps at which the model is looked at; then every 100th
 const REDRAW = 150; // ms between two redrawings of the curve
@@ -50,6 +50,7 @@ export class Here {
     const live = this.#live();
     const engine = this.#engine;
     if (live?.status !== "ready" || !engine) {
+      if (live?.status === "recorded") live.start?.();
       if (live?.status === "loading") this.status = "waiting";
       else this.#fail(live?.status === "failed" ? "Python could not be started here, so nothing can be trained." : "This page has no Python to train with.");
       return;
