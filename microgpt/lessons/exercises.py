@@ -23,7 +23,8 @@ Plain = dict[str, Any]
 Rows = list[list[float]]
 
 DOCS = ["abc", "cad", "fee", "bead", "deaf"]  # of the small model: their letters are its tokens
-SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8, "std": 0.5}
+WIDE, LONG = 8, 8  # its channels and its context
+SIZES = {"n_layer": 1, "n_head": 2, "n_embd": WIDE, "block_size": LONG, "std": 0.5}
 NEAR = 1e-9  # two results of the same arithmetic in another order are nearer than this
 STEPS = 1000  # of a training whose step sizes are watched
 WARM = 100  # its first steps, over which they grow
@@ -222,8 +223,8 @@ def _gradients(subject: Subject, line: int | None) -> Result:
                 return Result(
                     False,
                     f"The way back is wrong: backward gives {name}[{row}][{column}] the gradient "
-                    f"{gradient:.4g}, and a nudge of it moves the loss by {measured:.4g} times as "
-                    "much.",
+                    f"{gradient:.4g}, and when it is really nudged, the loss moves by "
+                    f"{measured:.4g} times the nudge.",
                     line,
                 )
     return Result(True, "Every gradient agrees with a nudge of its weight.")
@@ -309,7 +310,7 @@ def _no_positions(subject: Subject) -> Iterator[Result]:
 def _uniform_attention(subject: Subject) -> Iterator[Result]:
     line = subject.line("attention")
     head = subject.params["blocks"][0]["heads"][0]
-    x = _random(5, SIZES_C, 3)
+    x = _random(5, WIDE, 3)
 
     def read(rows: Rows, **other: Any) -> Rows:
         out: Rows = subject.names["attention"](subject.tensor(rows), **{**head, **other}).data
@@ -322,8 +323,8 @@ def _uniform_attention(subject: Subject) -> Iterator[Result]:
     if not _finite(out):
         yield Result(
             False,
-            "The result is not a number: minus infinity times zero is nothing that can be "
-            "calculated with.",
+            "The result is not a number: minus infinity times zero is none, nor is a share of "
+            "nothing. Each token may read itself at least.",
             line,
         )
         return
@@ -351,29 +352,23 @@ def _uniform_attention(subject: Subject) -> Iterator[Result]:
     values = _times(x, head["wv"].data)
     means = [[math.fsum(c) / (i + 1) for c in zip(*values[: i + 1])] for i in range(len(values))]
     expected = _times(means, head["wo"].data)
-    wrong = next(
-        (i for i, pair in enumerate(zip(out, expected)) if _apart(*_alone(*pair)) > 1e-6), 5
-    )
-    ok = wrong == len(x)
+    off = [_apart([row], [wanted]) > 1e-6 for row, wanted in zip(out, expected)]
+    ok, wrong = not any(off), off.index(True) if any(off) else 0
     yield Result(
         ok,
         "Each token gets the mean of what it may read."
         if ok
-        else f"Token {wrong + 1} may read {wrong + 1}, itself included, and does not get the mean "
-        "of them.",
+        else f"Token {wrong + 1} may read {wrong + 1} tokens, itself included, and does not get "
+        "their mean.",
         None if ok else line,
     )
     yield _trains(subject)
 
 
-def _alone(a: list[float], b: list[float]) -> tuple[Rows, Rows]:
-    return [a], [b]
-
-
 def _squared_relu(subject: Subject) -> Iterator[Result]:
     line = subject.line("mlp")
     block = subject.params["blocks"][0]
-    x = _random(4, SIZES_C, 5)
+    x = _random(4, WIDE, 5)
     inner = _times(x, block["fc"].data)
     out: Rows = subject.names["mlp"](subject.tensor(x), block["fc"], block["proj"]).data
 
@@ -402,7 +397,7 @@ def _squared_relu(subject: Subject) -> Iterator[Result]:
 
 def _layer_norm(subject: Subject) -> Iterator[Result]:
     line = subject.line("norm")
-    x = [[3 * cell + 2 for cell in row] for row in _random(4, SIZES_C, 6)]
+    x = [[3 * cell + 2 for cell in row] for row in _random(4, WIDE, 6)]
     out: Rows = subject.names["norm"](subject.tensor(x)).data
     if [len(row) for row in out] != [len(row) for row in x]:
         yield Result(False, f"norm should return {_shape(x)}, and gives {_shape(out)}.", line)
@@ -439,15 +434,11 @@ def _layer_norm(subject: Subject) -> Iterator[Result]:
         else "A row should keep its pattern: only its mean and its size change.",
         None if ok else line,
     )
-    flat: Rows = subject.names["norm"](subject.tensor([[1.0] * SIZES_C])).data
-    ok = _finite(flat) and _apart(flat, [[0.0] * SIZES_C]) < 1e-6
-    yield Result(
-        ok,
-        "A row of equal numbers becomes zeros."
-        if ok
-        else "A row of equal numbers must become zeros: keep the small number under the root.",
-        None if ok else line,
-    )
+    flat: Rows = subject.names["norm"](subject.tensor([[1.0] * WIDE])).data
+    if not _finite(flat):
+        yield Result(False, "A row of equal numbers is divided by zero: keep what is added.", line)
+    elif ok and _apart(flat, [[0.0] * WIDE]) > 1e-6:
+        yield Result(False, "A row of equal numbers should become zeros.", line)
     yield _gradients(subject, line)
 
 
@@ -456,7 +447,7 @@ def _temperature_greedy(subject: Subject) -> Iterator[Result]:
     names = subject.names
     likeliest: list[str] = []
     text = ""
-    while not text.endswith("\n") and len(text) < SIZES_T:
+    while not text.endswith("\n") and len(text) < LONG:
         row = subject.logits(names["encode"](text, subject.vocab)[:-1])[-1]
         text += subject.vocab[row.index(max(row))]
         likeliest.append(text)
@@ -465,16 +456,17 @@ def _temperature_greedy(subject: Subject) -> Iterator[Result]:
         steps = names["sample"](
             subject.params, subject.vocab, random.Random(seed), temperature, begun
         )
-        return [str(text) for _, text in zip(range(SIZES_T + 1), steps)]
+        return [str(text) for _, text in zip(range(LONG + 1), steps)]
 
     texts = [written(seed) for seed in range(6)]
+    ends = sorted({text[-1] if text else "" for text in texts})
     ok = all(text == texts[0] for text in texts)
     yield Result(
         ok,
         "It writes the same text for every seed."
         if ok
-        else f"Two seeds give two texts, {texts[0][-1:]} and "
-        f"{next(t for t in texts if t != texts[0])[-1:]}: chance still decides.",
+        else f"Other seeds give other texts, such as {ends[0]!r} and {ends[-1]!r}: chance still "
+        "decides.",
         None if ok else line,
     )
     if not ok:
@@ -549,7 +541,7 @@ def _same(a: list[Rows], b: list[Rows]) -> bool:
 def _warmup(subject: Subject) -> Iterator[Result]:
     line, rate = subject.line("train"), 0.01
     sizes = _step_sizes(subject, rate)
-    peak = max(range(len(sizes)), key=lambda i: sizes[i])
+    peak = next(i for i, size in enumerate(sizes) if size > max(sizes) - NEAR)
     ok = max(sizes) <= rate * (1 + 1e-6)
     yield Result(
         ok,
@@ -614,9 +606,6 @@ def _step_sizes(subject: Subject, rate: float) -> list[float]:
     finally:
         subject.names |= plain
     return [a - b for a, b in itertools.pairwise(places)]
-
-
-SIZES_C, SIZES_T = int(SIZES["n_embd"]), int(SIZES["block_size"])
 
 
 # ---- The exercises ----

@@ -222,7 +222,7 @@ class Facts:
     def at_temperature(self, temperature: float, n: int = 200) -> Any:
         """The row of the temperatures' picture at one temperature, and `n`."""
         arguments: Plain = {}  # the figure's own question, where it holds this temperature
-        if temperature not in instruments.TEMPERATURES:
+        if temperature not in instruments.default("temperatures", "temperatures"):
             arguments["temperatures"] = [temperature]
         if n != instruments.default("temperatures", "n"):
             arguments["n"] = n

@@ -31,7 +31,6 @@ LONGEST = 200  # characters of a text or an expression
 KEPT = 12  # recordings that are kept, for figures that ask about the same text
 MOST_SAMPLES, MOST_STEPS, MOST_SCORES = 1_000, 200, 64
 SNAPSHOTS = 10  # moments of training at which more than the loss is kept
-TEMPERATURES = (0.2, 0.5, 1.0, 1.5)
 EXAMPLES = 8  # samples that are shown for each temperature
 
 
@@ -104,7 +103,15 @@ def parameters(name: str) -> dict[str, str]:
 
 def default(name: str, argument: str) -> Any:
     """What an argument of an instrument is when it is left out."""
-    return inspect.signature(INSTRUMENTS[name]).parameters[argument].default
+    value = inspect.signature(INSTRUMENTS[name]).parameters[argument].default
+    return _DEFAULTS[name, argument] if value is None else value
+
+
+_DEFAULTS: dict[tuple[str, str], Any] = {
+    ("expression", "values"): {"a": 2.0, "b": 3.0, "c": -4.0},
+    ("softmax", "scores"): [1.0, 0.0, -1.0, 0.5],
+    ("temperatures", "temperatures"): [0.2, 0.5, 1.0, 1.5],
+}
 
 
 def thin(plain: Any, digits: int) -> Any:
@@ -319,7 +326,7 @@ def expression(
 
     What is wrong with an expression is part of the answer, because a reader is typing it.
     """
-    given = {"a": 2.0, "b": 3.0, "c": -4.0} if values is None else dict(values)
+    given = dict(default("expression", "values") if values is None else values)
     empty: Plain = {"text": text, "values": given, "nodes": [], "backward": []}
     try:
         code = _compiled(text, given)
@@ -565,7 +572,7 @@ def _heads(record: Plain, run: Run) -> list[Plain]:
 
 def softmax(models: Models, scores: list[Any] | None = None) -> Plain:
     """The file's own softmax over one row of scores; "-inf" is a score that was erased."""
-    given = [1.0, 0.0, -1.0, 0.5] if scores is None else scores
+    given = default("softmax", "scores") if scores is None else scores
     if not 1 <= len(given) <= MOST_SCORES:
         raise MicrogptError(f"There must be 1 to {MOST_SCORES} scores, not {len(given)}.")
     row = [-math.inf if x == "-inf" else x for x in given]
@@ -870,7 +877,7 @@ def temperatures(
     models: Models, temperatures: list[float] | None = None, n: int = 200, seed: int = 7
 ) -> Plain:
     """Samples at several temperatures, and how many of them stand in the training data."""
-    asked = list(TEMPERATURES) if temperatures is None else temperatures
+    asked = default("temperatures", "temperatures") if temperatures is None else temperatures
     _between("n", n, 1, MOST_SAMPLES)
     if not 1 <= len(asked) <= 8:
         raise MicrogptError(f"There must be 1 to 8 temperatures, not {len(asked)}.")

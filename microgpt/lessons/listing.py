@@ -83,7 +83,19 @@ def listing(source: str, used: set[str]) -> list[list[CodeToken]]:
             begin = start if number == row else 0
             stop = end if number == last else len(lines[number - 1])
             add(number, begin, stop, kind)
-    return [row if line.strip() else [] for row, line in zip(rows, lines)]
+    return [_joined(row) if line.strip() else [] for row, line in zip(rows, lines)]
+
+
+def _joined(row: list[CodeToken]) -> list[CodeToken]:
+    """The same tokens with plain neighbours as one."""
+    joined: list[CodeToken] = []
+    for part in row:
+        last = joined[-1] if joined else None
+        if last and part.kind == last.kind == "" and part.brush is None and last.brush is None:
+            joined[-1] = CodeToken(last.text + part.text, "", None)
+        else:
+            joined.append(part)
+    return joined
 
 
 _Place = tuple[int, int]

@@ -433,7 +433,7 @@ class _Reader:
             if name not in instruments.EXACT:
                 answer = instruments.thin(answer, OTHER.get(name, DIGITS))
             for key in takes:
-                arguments.setdefault(key, _default(name, key, answer))
+                arguments.setdefault(key, instruments.default(name, key))
         return Figure(
             name, _new_id(f"{steps[-1].id}-{name}", steps), arguments, options, answer, caption
         )
@@ -706,12 +706,6 @@ def _argument(text: _Text, value: _Value, kind: str) -> Any:
         return json.loads(plain)
     except ValueError:
         raise _Wrong(value.line, f"{plain!r} cannot be read as JSON.") from None
-
-
-def _default(name: str, key: str, answer: Any) -> Any:
-    """An argument that was left out, as the answer tells it, so that the page can vary it."""
-    value = instruments.default(name, key)
-    return answer.get(key) if value is None and isinstance(answer, dict) else value
 
 
 def _range(text: _Text, value: _Value) -> dict[str, Any]:
