@@ -317,6 +317,7 @@ def _dimensions(found: Plain, record: Plain) -> tuple[str, str]:
 
 _OPERATIONS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.MatMult)
 _METHODS = ("exp", "log", "relu")
+_GRAMMAR = "An expression has + - * / ** @, .exp(), .log() and .relu()."
 
 
 def expression(
@@ -343,7 +344,10 @@ def _compiled(text: str, values: dict[str, float]) -> Any:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise MicrogptError("Python cannot read this expression.") from None
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in called:
+            raise MicrogptError(_GRAMMAR)
         _allowed(node, values)
     if not any(isinstance(node, ast.Name) for node in ast.walk(tree)):
         raise MicrogptError(f"Use at least one of the values: {', '.join(values) or 'none'}.")
@@ -376,13 +380,13 @@ def _allowed(node: ast.AST, values: dict[str, float]) -> None:
         case ast.Attribute(attr=name) if name in _METHODS:
             pass
         case ast.Constant() | ast.Call() | ast.Attribute():
-            raise MicrogptError("An expression has + - * / ** @, .exp(), .log() and .relu().")
+            raise MicrogptError(_GRAMMAR)
         case ast.Expression() | ast.BinOp() | ast.UnaryOp() | ast.Name() | ast.Load():
             pass
         case ast.USub() | ast.UAdd():
             pass
         case _ if not isinstance(node, _OPERATIONS):
-            raise MicrogptError("An expression has + - * / ** @, .exp(), .log() and .relu().")
+            raise MicrogptError(_GRAMMAR)
 
 
 def _plain_number(node: ast.AST) -> bool:
@@ -662,10 +666,12 @@ def backward(models: Models, text: str = "anna", model: str = "trained") -> Plai
     """The named tensors of one step, in the order in which their gradient is complete."""
     record = models.record(text, model)
     order = []
+    learnt: list[bool] = []  # whether a tensor is a weight or made from one: not a constant
+    for tensor in record["tensors"]:
+        learnt.append(bool(tensor["weight"]) or any(learnt[p] for p in tensor["parents"]))
     for i in completed(record):
         tensor = record["tensors"][i]
-        made = tensor["weight"] or (tensor["name"] and tensor["parents"])  # no constant
-        if tensor["grad"] is None or not made:
+        if tensor["grad"] is None or not tensor["name"] or not learnt[i]:
             continue
         weight, flat = tensor["weight"], [x for row in tensor["grad"] for x in row]
         order.append({
