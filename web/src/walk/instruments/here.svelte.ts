@@ -141,7 +141,7 @@ export class Here {
     } else {
       const last = this.moments.at(-1)?.step ?? -1;
       const next = LOOKS.find((s) => s > last) ?? (Math.floor(last / 100) + 1) * 100;
-      if (event.step >= next) void this.#look();
+      if (event.step >= next && !this.#looking) void this.#look();
     }
   }
 

@@ -59,11 +59,12 @@ export function largest(rows: Rows): number {
   return most;
 }
 
-/** Points as a path, in thousandths of the picture's width and height. */
+/** Points as a path, in thousandths of the picture's width and height; whole ones where there are many points. */
 export function path(points: Point[], x: [number, number], y: [number, number], dots = false): string {
   const at = scale(x, y);
+  const many = points.length > 300;
   return points.map((p, i) => {
-    const [px, py] = at(p);
+    const [px, py] = many ? at(p).map(Math.round) : at(p);
     return dots ? `M${px} ${py}h0` : `${i ? "L" : "M"}${px} ${py}`;
   }).join("");
 }
