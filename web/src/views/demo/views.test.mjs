@@ -26,6 +26,9 @@ const { read, formula, sizeText, labels, operands } = await load("run.ts");
 const { layout, fit, PLAIN, stoppedIn } = await load("graph.ts");
 const { scaleOf, inCell, frame, hit, shade, textOn, contrast, summary } = await load("matrix.ts");
 const { arithmetic } = await load("arithmetic.ts");
+const { forward, backward, crumbs, usesSource } = await load("../walk/instruments/walk.ts");
+const { outline } = await load("../walk/instruments/outline.ts");
+const { draw, BOX } = await load("../walk/instruments/expression.ts");
 
 const STORIES = ["anna", "long", "single", "heads8", "layers2", "noresidual", "nomask", "square", "tied", "block", "error", "nan"];
 const runs = new Map(STORIES.map((s) => [s, read(JSON.parse(readFileSync(join(folder, `${s}.json`), "utf8")).xray)]));
@@ -244,4 +247,82 @@ test("words: a summary says where the largest is, a cell's arithmetic holds the 
   assert.match(left, /^−?[\d.e−]+ \+ \(?−?[\d.e−]+\)?$/);
   const tokens = named(r, "tokens")[0];
   assert.match(arithmetic(r, tokens.id, [1, 0]).left, /^row 1, column 0 of wte$/); // a is token 1
+});
+
+// ---- The walk through the cells ----
+
+/** The number that a slope stands for: a recorded one, or a sum in the words of the page. */
+function slopeOf(slope) {
+  if (typeof slope === "object") return slope.value;
+  const plain = slope.replaceAll("−", "-").replace(/[()]/g, "");
+  const [, factor, base, power] = /^(\S+) × (\S+) \*\* (\S+)$/.exec(plain) ?? [];
+  if (power !== undefined) return Number(factor) * Number(base) ** Number(power);
+  return plain.startsWith("1 / ") ? 1 / Number(plain.slice(4)) : Number(plain);
+}
+
+for (const story of ["anna", "long", "heads8", "layers2", "tied", "square", "noresidual"])
+  test(`every gradient of ${story} is the sum of what the cells made from it hand back`, () => {
+    const { source } = JSON.parse(readFileSync(join(folder, `${story}.json`), "utf8"));
+    usesSource(source.split("\n"));
+    const r = run(story);
+    let cells = 0;
+    for (const t of r.xray.tensors) {
+      if (!t.grad) continue;
+      const size = Math.max(1e-9, ...t.grad.flat().map(Math.abs));
+      for (let row = 0; row < t.shape[0]; row++)
+        for (let column = 0; column < t.shape[1]; column++) {
+          const handed = backward(r, t.id, [row, column]).flatMap((b) => b.from);
+          if (handed.length === 0) continue;
+          assert.ok(handed.every((h) => h.slope !== null), `${t.op} ${t.id}`);
+          // A slope that is written out, and not recorded, has the three digits that the page shows.
+          const sum = handed.reduce((s, h) => s + (h.gradient === 0 ? 0 : h.gradient * slopeOf(h.slope)), 0);
+          const near = handed.some((h) => typeof h.slope === "string" && /[/*]/.test(h.slope)) ? 0.02 : 1e-9;
+          assert.ok(Math.abs(sum - t.grad[row][column]) <= near * size, `${story}: ${t.name ?? t.op} ${t.id} ${row},${column}: ${sum} is not ${t.grad[row][column]}`);
+          cells++;
+        }
+    }
+    assert.ok(cells > 3000, `${cells}`);
+  });
+
+test("what a cell was made from makes it", () => {
+  const r = run("anna");
+  for (const t of r.xray.tensors)
+    for (const [row, column] of [[0, 0], [t.shape[0] - 1, t.shape[1] - 1]]) {
+      const { kind, sign, terms } = forward(r, t.id, [row, column]);
+      const [a, b] = terms[0]?.parts.map((p) => p.value) ?? [];
+      const made =
+        kind === "@" ? terms.reduce((s, { parts }) => s + parts[0].value * parts[1].value, 0)
+        : kind === "sum" ? terms.reduce((s, { parts }) => s + parts[0].value, 0)
+        : kind === "from" ? a
+        : kind === "two" ? { "+": a + b, "-": a - b, "*": a * b, "/": a / b }[sign]
+        : null;
+      const x = t.data[row][column];
+      if (made === null || typeof x !== "number" || typeof made !== "number") continue;
+      const kept = sign === "triu" && column <= row ? 0 : made;
+      assert.ok(Math.abs(kept - x) < 1e-9 * Math.max(1, Math.abs(x)), `${t.op} ${t.id} ${row},${column}: ${kept} is not ${x}`);
+    }
+});
+
+test("the outline holds every function that made something, and the breadcrumb leads from the whole to one product", () => {
+  for (const story of STORIES) {
+    const r = run(story);
+    const inside = (item) => (item.kind === "call" ? [item.call, ...item.items.flatMap(inside)] : []);
+    const shown = new Set(outline(r.xray).calls.flatMap(inside));
+    for (const call of r.busy)
+      if (r.main.some((i) => r.xray.values[i].call === call && r.xray.values[i].tensor !== null)) assert.ok(shown.has(call), `${story}: call ${call}`);
+  }
+  const r = run("anna");
+  const id = r.xray.tensors[named(r, "scores")[0].id].parents[0];
+  const labels = crumbs(r, { at: "product", tensor: id, cell: [1, 2], k: 3 }).map((c) => c.label);
+  assert.deepEqual(labels, ["the whole model", "gpt", "attention 1", "q @ k.transpose()", "row 1, column 2", "product 3"]);
+});
+
+test("a small expression is drawn without one thing on another", () => {
+  const node = (id, parents, depth) => ({ id, name: null, op: "+", parents, value: 0, grad: null, depth });
+  const { nodes, width } = draw([node(0, [], 1), node(1, [], 1), node(2, [], 1), node(3, [0, 1], 2), node(4, [3, 2], 3), node(5, [4], 4), node(6, [5, 0], 5), node(7, [6, 6], 6), node(8, [7, 1], 7)]);
+  const boxes = nodes.map(({ x, y }) => ({ x: x - BOX.width / 2, y, ...BOX }));
+  boxes.forEach((a, i) => {
+    assert.ok(a.x >= -0.5 && a.x + a.width <= width + 0.5);
+    for (const b of boxes.slice(i + 1)) assert.ok(!overlap(a, b));
+  });
 });
