@@ -516,7 +516,7 @@ class _Reader:
             raise _Wrong(place.line, error.message) from error
 
     def _anchored(self, text: _Text, place: _Value) -> int:
-        scope, bar, row = text.filled(place.text).partition(" | ")
+        scope, bar, row = text.filled(place.text).partition("|")
         if not bar:
             raise _Wrong(place.line, "A line is given as: scope | its exact text")
         try:
