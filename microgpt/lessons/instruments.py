@@ -9,11 +9,13 @@ what it answers are values that `gpt.py` has made.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import math
 import random
 import re
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +48,7 @@ class Models:
     first: Run
     trained: Run | None = None
     records: dict[tuple[str, str], Plain] = field(default_factory=dict, repr=False)
+    early: _Early | None = field(default=None, repr=False)
 
     def run(self, model: str) -> Run:
         """The run that is called `first` or `trained`.
@@ -289,6 +292,7 @@ def _code(line: int) -> str:
     return lines[line - 1].strip() if 1 <= line <= len(lines) else ""
 
 
+@functools.lru_cache
 def _made(name: str) -> int:
     """The line of `init` that makes a weight."""
     init = next((f for f in file.functions(file.ORIGINAL) if f.name == "init"), None)
@@ -804,33 +808,71 @@ def moments(
     """One weight through the first steps of training, with the two means that Adam keeps."""
     _weight(models.first, weight, row, column)
     _between("steps", steps, 1, min(MOST_STEPS, models.first.steps or MOST_STEPS))
-    run = Run(models.first.source, models.first.corpus, seed=models.first.seed)
-    place = list(run.named_weights()).index(weight)
-    watched, kept = run.named_weights()[weight], run.moments or []
-    seen: list[float] = []
-    plain = run.namespace["adam"]
-
-    def adam(w: Any, *rest: Any) -> None:
-        if w is watched:
-            seen.append(float(w.grad[row][column]) if w.grad else 0.0)
-        plain(w, *rest)
-
-    run.namespace["adam"] = adam
-    done = []
-    for step in range(1, steps + 1):
-        before = watched.data[row][column]
-        doc = run.train_docs[(step - 1) * (run.batch or 1) % len(run.train_docs)]
-        loss = run.advance()
-        m, v = kept[place]
-        value = watched.data[row][column]
+    if models.early is None:
+        models.early = _Early(models.first)
+    early, names = models.early, list(models.first.named_weights())
+    early.advance_to(steps)
+    place, width = names.index(weight), models.first.named_weights()[weight].shape[1]
+    cell = row * width + column
+    done: list[Plain] = []
+    for step, (doc, loss) in enumerate(early.told[:steps], 1):
+        numbers = early.kept[step][place]
+        value = numbers.value[cell]
         done.append({
-            "step": step, "doc": doc, "loss": loss, "gradient": seen[-1],
-            "m": float(m[row][column]), "v": float(v[row][column]),
-            "move": value - before, "value": value,
+            "step": step, "doc": doc, "loss": loss, "gradient": numbers.gradient[cell],
+            "m": numbers.m[cell], "v": numbers.v[cell],
+            "move": value - early.kept[step - 1][place].value[cell], "value": value,
         })  # fmt: skip
     return {
-        "weight": weight, "row": row, "column": column, "weights": _names(run), "steps": done,
+        "weight": weight, "row": row, "column": column, "weights": _names(models.first),
+        "steps": done,
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """One weight matrix after a step, cell after cell: what moved it, and where it came to."""
+
+    value: array[float]
+    gradient: array[float]
+    m: array[float]
+    v: array[float]
+
+
+class _Early:
+    """The first steps of training, with everything that Adam had in hand; kept, so that the next
+    weight that is asked for is there at once.
+    """
+
+    def __init__(self, first: Run) -> None:
+        self.run = Run(first.source, first.corpus, seed=first.seed)
+        self.weights = list(self.run.named_weights().values())
+        self.told: list[tuple[str, float]] = []  # the document and the loss of each step
+        self.gradients: list[array[float]] = []  # of the step under way, in the order of weights
+        self.kept = [[_Numbers(_flat(w.data), array("d"), array("d"), array("d"))
+                      for w in self.weights]]  # fmt: skip
+        plain = self.run.namespace["adam"]
+
+        def adam(w: Any, *rest: Any) -> None:
+            self.gradients.append(_flat(w.grad or [[0.0] * w.shape[1]] * w.shape[0]))
+            plain(w, *rest)
+
+        self.run.namespace["adam"] = adam
+
+    def advance_to(self, steps: int) -> None:
+        """Train on until so many steps have been done."""
+        run = self.run
+        while run.step < steps:
+            doc = run.train_docs[run.step * (run.batch or 1) % len(run.train_docs)]
+            self.gradients = []
+            self.told.append((doc, run.advance()))
+            parts = zip(self.weights, self.gradients, run.moments or [], strict=True)
+            self.kept.append([_Numbers(_flat(w.data), g, _flat(m), _flat(v))
+                              for w, g, (m, v) in parts])  # fmt: skip
+
+
+def _flat(rows: Any) -> array[float]:
+    return array("d", [x for row in rows for x in row])
 
 
 def training(models: Models, text: str = "anna") -> Plain:
