@@ -6,9 +6,9 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { gzipSync, inflateRawSync } from "node:zlib";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
-import { defineConfig, type Plugin } from "vite";
+import { defineConfig, type Plugin, type UserConfig } from "vite";
 import { licences, packageOf } from "./scripts/licences.mjs";
-import { source } from "./vite-plugin-source";
+import { source } from "./vite-plugin-source.ts";
 
 const here = import.meta.dirname;
 const generated = join(here, "generated");
@@ -134,7 +134,21 @@ function styleSheetObjects(): Plugin {
   };
 }
 
-export default defineConfig(({ mode }) => ({
+/** What renders the pages of the walk, for Node: one file with all that it needs, styles left out. */
+const renderer: UserConfig = {
+  root: here,
+  publicDir: false,
+  plugins: [svelte()],
+  ssr: { noExternal: true },
+  build: {
+    ssr: true, // the command names the file
+    outDir: join(generated, "renderer"),
+    emptyOutDir: true,
+    minify: false,
+  },
+};
+
+const page = (mode: string): UserConfig => ({
   root: here,
   base: "./",
   publicDir: existsSync(join(here, "public")) ? "public" : false,
@@ -143,6 +157,7 @@ export default defineConfig(({ mode }) => ({
   build: {
     outDir: join(here, "..", "microgpt", "site", "built"),
     emptyOutDir: true,
+    manifest: mode !== "test", // scripts/walk.mjs finds the walk's files in it, and takes it out
     target: "es2022",
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
@@ -152,8 +167,10 @@ export default defineConfig(({ mode }) => ({
       input:
         mode === "test"
           ? { index: join(here, "engine-test.html") }
-          : { index: join(here, "index.html") },
+          : { index: join(here, "index.html"), walk: join(here, "src", "walk", "main.ts") },
     },
   },
   worker: { format: "es" },
-}));
+});
+
+export default defineConfig(({ mode, isSsrBuild }) => (isSsrBuild ? renderer : page(mode)));

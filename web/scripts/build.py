@@ -67,8 +67,16 @@ def find_node() -> tuple[str, list[str]]:
     )
 
 
-def run(command: list[str], *, cwd: Path = WEB, path: str | None = None) -> str:
+def run(
+    command: list[str], *, cwd: Path = WEB, path: str | None = None, sentence: str | None = None
+) -> str:
     """Run a command quietly; its output is shown when it fails.
+
+    Args:
+        command: the program and its arguments.
+        cwd: where it runs.
+        path: a folder that is searched for programs first.
+        sentence: what to say of a failure in place of the command; what it printed follows.
 
     Raises:
         BuildError: it failed.
@@ -86,7 +94,8 @@ def run(command: list[str], *, cwd: Path = WEB, path: str | None = None) -> str:
         check=False,
     )
     if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout[-8000:]}")
+        what = sentence or f"{' '.join(command)} failed:"
+        raise BuildError(f"{what}\n{done.stdout[-8000:].strip()}")
     return done.stdout
 
 
@@ -99,6 +108,13 @@ def inputs() -> list[Path]:
         ROOT / "pyproject.toml",
         ROOT / "LICENSE",
     ]
+
+
+def core() -> list[Path]:
+    """Every file that the package is made of in the page: no lesson's text, no server."""
+    lessons = ROOT / "microgpt" / "lessons"
+    found = _walk(ROOT / "microgpt", {"__pycache__", "site"})
+    return [file for file in found if file.suffix != ".md" or not file.is_relative_to(lessons)]
 
 
 def _walk(folder: Path, skipped: set[str]) -> Iterator[Path]:
@@ -157,7 +173,7 @@ def record() -> None:
     """Run the file and keep what the page plays until Python is there, if the core has changed."""
     target, stamp = GENERATED / "recording.deflate", GENERATED / "recording.stamp"
     trained = GENERATED / "trained.safetensors"  # written beside it
-    wanted = fingerprint(list(_walk(ROOT / "microgpt", {"__pycache__", "site"}))) + version()
+    wanted = fingerprint(core()) + version()
     there = target.is_file() and trained.is_file() and stamp.is_file()
     if there and stamp.read_text() == wanted:
         return
@@ -173,8 +189,7 @@ def record() -> None:
 def python_files(node: str) -> None:
     """Make the archives from which Python starts in the page, if their sources have changed."""
     scripts = [WEB / "scripts" / name for name in ("runtime.mjs", "precompile.py", "stdlib.txt")]
-    core = list(_walk(ROOT / "microgpt", {"__pycache__", "site"}))
-    wanted = fingerprint([*scripts, *core, WEB / "package-lock.json"])
+    wanted = fingerprint([*scripts, *core(), WEB / "package-lock.json"])
     stamp = GENERATED / "python.stamp"
     there = all((GENERATED / name).is_file() for name in ("stdlib.zip", "core.zip"))
     if there and stamp.is_file() and stamp.read_text() == wanted:
@@ -182,6 +197,33 @@ def python_files(node: str) -> None:
     say("compiling Python's library for the browser")
     run([node, "scripts/runtime.mjs", "generated"])
     stamp.write_text(wanted)
+
+
+def lessons() -> None:
+    """Read the lessons and run the file for their numbers and figures, if anything changed."""
+    target, stamp = GENERATED / "lessons.json", GENERATED / "lessons.stamp"
+    trained, recording = GENERATED / "trained.safetensors", GENERATED / "recording.deflate"
+    package = list(_walk(ROOT / "microgpt", {"__pycache__", "site"}))
+    wanted = fingerprint([*package, trained, recording])
+    if target.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return
+    say("running gpt.py for the lessons")
+    program = [sys.executable, "-m", "microgpt.lessons", str(target)]
+    given = ["--trained", str(trained), "--recording", str(recording)]
+    run([*program, *given], cwd=ROOT, sentence="The lessons could not be made:")
+    stamp.write_text(wanted)
+
+
+def walk(node: str, out: Path) -> None:
+    """Write the pages of the lessons into a folder that Vite has built."""
+    say("rendering the walk")
+    vite = str(WEB / "node_modules" / "vite" / "bin" / "vite.js")
+    entry = "src/walk/render.ts"
+    run([node, vite, "build", "--ssr", entry, "--logLevel", "warn"])
+    parts = [GENERATED / n for n in ("renderer/render.js", "lessons.json", "recording.deflate")]
+    command = [node, "scripts/walk.mjs", *map(str, parts), str(out)]
+    said = run(command, sentence="The pages of the walk could not be written:")
+    say(said.strip())
 
 
 def vite(node: str, out: Path, mode: str) -> None:
@@ -192,6 +234,8 @@ def vite(node: str, out: Path, mode: str) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     cli = str(WEB / "node_modules" / "vite" / "bin" / "vite.js")
     run([node, cli, "build", "--mode", mode, "--outDir", str(fresh), "--logLevel", "warn"])
+    if mode != "test":
+        walk(node, fresh)
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)
@@ -214,6 +258,8 @@ def build(out: Path = BUILT, mode: str = "production") -> bool:
         install(node, npm)
         record()
         python_files(node)
+        if mode != "test":
+            lessons()
         vite(node, out, mode)
         stamp.write_text(wanted)
     return True

@@ -42,7 +42,7 @@ interface Waiting {
   reject: (error: EngineError) => void;
 }
 
-/** Put in by the build; the folder is relative to the page. */
+/** Put in by the build; the folder is relative to the workbench's page. */
 declare const __PYTHON__: PythonFiles;
 
 const PATIENCE_MS = 1200; // how long Stop waits for a worker before it ends it
@@ -57,12 +57,18 @@ export class Engine {
   /** True while the training loop runs. */
   training = false;
 
+  readonly #beside: string | URL;
   #worker: Worker | null = null;
   #waiting = new Map<number, Waiting>();
   #queue: Waiting[] = [];
   #next = 1;
   #stopping: Promise<boolean> | null = null;
   #listeners = new Map<string, Set<(value: never) => void>>();
+
+  /** `beside`: the address of the folder in which the workbench's page lies. */
+  constructor(beside: string | URL = document.baseURI) {
+    this.#beside = beside;
+  }
 
   /** Listens to an event; the result ends the listening. */
   on<Name extends keyof EngineEvents>(
@@ -95,7 +101,7 @@ export class Engine {
     };
     const files: PythonFiles = {
       ...__PYTHON__,
-      folder: new URL(__PYTHON__.folder, document.baseURI).href,
+      folder: new URL(__PYTHON__.folder, this.#beside).href,
     };
     this.#send({ boot: files });
   }

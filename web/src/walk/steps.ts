@@ -1,0 +1,187 @@
+/** From step to step: by the buttons, the keys, a click, the address, and by scrolling. */
+
+import { scrollTo, rest } from "./motion";
+import { meet } from "./progress";
+import type { Pane } from "./pane";
+
+/** Where these keys mean something else. */
+const CONTROLS =
+  "input, textarea, select, button, summary, a[href], [contenteditable], [role=application], [role=slider], [role=listbox], [role=tab], [role=radio], svg[tabindex], .cm-editor";
+
+interface Step { id: string; section: HTMLElement; heading: HTMLElement; lines: number[] }
+
+function numbers(text: string | undefined): number[] {
+  return (text ?? "").split(" ").filter(Boolean).map(Number);
+}
+
+export function stepping(slug: string, pane: Pane): void {
+  const bar = document.querySelector<HTMLElement>("nav.step-bar");
+  const steps: Step[] = [...document.querySelectorAll<HTMLElement>("section.step")].map((section) => ({
+    id: section.id, section, heading: section.querySelector("h2")!, lines: numbers(section.dataset["lines"]),
+  }));
+  if (!bar || steps.length === 0) return;
+  const back = bar.querySelector<HTMLButtonElement>("[data-go=back]")!;
+  const next = bar.querySelector<HTMLButtonElement>("[data-go=next]")!;
+  const onward = bar.querySelector<HTMLAnchorElement>("[data-go=chapter]")!;
+  const where = bar.querySelector<HTMLElement>("[data-where]")!;
+  const title = bar.querySelector<HTMLElement>("[data-title]")!;
+  bar.hidden = false;
+
+  let at = -1;
+  let held = false; // a deliberate choice stands until the reader scrolls
+  let near: number[] = [];
+
+  function become(index: number): void {
+    const step = steps[index];
+    if (!step) return;
+    if (index !== at) {
+      at = index;
+      near = [];
+      for (const [i, other] of steps.entries()) other.section.classList.toggle("now", i === index);
+      where.textContent = `Step ${index + 1} of ${steps.length}`;
+      title.textContent = step.heading.textContent;
+      back.disabled = index === 0;
+      const last = index === steps.length - 1;
+      if (last && document.activeElement === next) onward.focus();
+      next.hidden = last;
+      onward.hidden = !last;
+      meet(slug, step.id, step.lines);
+      try {
+        history.replaceState(history.state, "", index === 0 && !location.hash ? location.href : `#${step.id}`);
+      } catch {
+        // some browsers refuse many changes in a short time: the next one will do
+      }
+    }
+    pane.show(step.lines, near.length > 0 ? near : step.lines);
+  }
+
+  /** By a deliberate act: the step comes to the top, and its heading has the focus. */
+  function go(index: number): void {
+    const step = steps[index];
+    if (!step) return;
+    held = true;
+    become(index);
+    const root = document.documentElement;
+    scrollTo(root, step.section.getBoundingClientRect().top + root.scrollTop - headroom());
+    step.heading.focus({ preventScroll: true });
+  }
+
+  function headroom(): number {
+    return Number.parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop) || 24;
+  }
+
+  function forward(): void {
+    if (at < steps.length - 1) go(at + 1);
+    else onward.click();
+  }
+
+  back.addEventListener("click", () => go(at - 1));
+  next.addEventListener("click", forward);
+
+  // ---- Keys ----
+
+  let letters = false;
+  const box = bar.querySelector<HTMLInputElement>("[data-act=letters]")!;
+  try {
+    letters = localStorage.getItem("walk.letters") === "on";
+  } catch {
+    // a private window
+  }
+  box.checked = letters;
+  box.addEventListener("change", () => {
+    letters = box.checked;
+    try {
+      localStorage.setItem("walk.letters", letters ? "on" : "off");
+    } catch {
+      // as above
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    if (event.target instanceof Element && event.target.closest(CONTROLS) && !bar.contains(event.target)) return;
+    if (event.target === box) return;
+    if (event.key === "ArrowRight" || (letters && event.key === "n")) forward();
+    else if (event.key === "ArrowLeft" || (letters && event.key === "p")) go(at - 1);
+    else return;
+    event.preventDefault();
+  });
+
+  // ---- A click, and the address ----
+
+  for (const [i, { section }] of steps.entries()) {
+    section.addEventListener("click", () => {
+      held = true;
+      become(i);
+    });
+    section.addEventListener("focusin", () => {
+      held = true;
+      become(i);
+    });
+  }
+  const arrive = (): void => {
+    const id = decodeURIComponent(location.hash.slice(1));
+    const index = id ? steps.findIndex((step) => step.id === id || step.section.contains(document.getElementById(id))) : -1;
+    if (index >= 0) {
+      held = true;
+      become(index);
+    } else if (at < 0) become(0);
+  };
+  addEventListener("hashchange", arrive);
+  arrive();
+
+  // ---- Scrolling: the step that crosses a line above the middle, and the excerpt that does ----
+
+  const free = (): void => {
+    held = false;
+    rest(document.documentElement);
+  };
+  for (const kind of ["wheel", "touchmove"]) addEventListener(kind, free, { passive: true });
+  document.addEventListener("keydown", ({ key }) => {
+    if (["PageDown", "PageUp", "ArrowDown", "ArrowUp", "Home", "End", " "].includes(key)) free();
+  });
+  addEventListener("pointerdown", ({ target }) => {
+    if (target === document.documentElement) free(); // the scroll bar
+  });
+
+  const crossing = new Set<Element>();
+  const watch = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting) crossing.add(target);
+        else crossing.delete(target);
+      }
+      if (held) return;
+      const index = steps.findIndex(({ section }) => crossing.has(section));
+      if (index >= 0) become(index);
+    },
+    { rootMargin: "-34% 0px -65% 0px" },
+  );
+  for (const { section } of steps) watch.observe(section);
+
+  // An excerpt that comes above the middle is what the reader reads about now: the pane shows its lines.
+  const excerpts = [...document.querySelectorAll<HTMLElement>("section.step > .excerpt")];
+  const seen = new IntersectionObserver(
+    () => {
+      if (held || !pane.visible || at < 0) return;
+      const step = steps[at]!;
+      const passed = excerpts.filter(
+        (one) => step.section.contains(one) && one.getBoundingClientRect().top < innerHeight * 0.6,
+      );
+      near = numbers(passed.at(-1)?.dataset["lines"]);
+      pane.show(step.lines, near.length > 0 ? near : step.lines);
+    },
+    { rootMargin: "0px 0px -40% 0px" },
+  );
+  for (const excerpt of excerpts) {
+    seen.observe(excerpt);
+    const lines = numbers(excerpt.dataset["lines"]);
+    const button = excerpt.querySelector<HTMLButtonElement>(".excerpt-place button")!;
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      near = lines;
+      held = true;
+      become(steps.findIndex(({ section }) => section.contains(excerpt)));
+      pane.reveal(lines);
+    });
+  }
+}
