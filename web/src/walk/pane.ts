@@ -24,12 +24,9 @@ export class Pane {
     return this.#scroller !== null && this.#scroller.offsetParent !== null;
   }
 
-  /** Lights the lines of a step, and brings some of them (its first, or those beside the reader) into view. */
-  show(lines: number[], near: number[] = lines): void {
-    for (const [line, row] of this.#rows) {
-      row.classList.toggle("current", lines.includes(line));
-      row.classList.toggle("near", near !== lines && near.includes(line));
-    }
+  /** Lights the lines of a step, and brings those beside the reader into view. */
+  show(lines: number[], near: number[]): void {
+    for (const [line, row] of this.#rows) row.classList.toggle("current", lines.includes(line));
     if (near.join() === this.#near.join()) return;
     this.#near = near;
     this.reveal(near);

@@ -1,6 +1,6 @@
 /** From step to step: by the buttons, the keys, a click, the address, and by scrolling. */
 
-import { scrollTo, rest } from "./motion";
+import { moving, rest, scrollTo } from "./motion";
 import { meet } from "./progress";
 import type { Pane } from "./pane";
 
@@ -8,7 +8,14 @@ import type { Pane } from "./pane";
 const CONTROLS =
   "input, textarea, select, button, summary, a[href], [contenteditable], [role=application], [role=slider], [role=listbox], [role=tab], [role=radio], svg[tabindex], .cm-editor";
 
-interface Step { id: string; section: HTMLElement; heading: HTMLElement; lines: number[] }
+/** Pixels that the page may move under a choice before it is given up. */
+const NEAR = 60;
+
+interface Step {
+  id: string; section: HTMLElement; heading: HTMLElement;
+  /** The lines that it explains, and those of them that its first excerpt shows. */
+  lines: number[]; first: number[];
+}
 
 function numbers(text: string | undefined): number[] {
   return (text ?? "").split(" ").filter(Boolean).map(Number);
@@ -18,6 +25,7 @@ export function stepping(slug: string, pane: Pane): void {
   const bar = document.querySelector<HTMLElement>("nav.step-bar");
   const steps: Step[] = [...document.querySelectorAll<HTMLElement>("section.step")].map((section) => ({
     id: section.id, section, heading: section.querySelector("h2")!, lines: numbers(section.dataset["lines"]),
+    first: numbers(section.querySelector<HTMLElement>(":scope > .excerpt")?.dataset["lines"] ?? section.dataset["lines"]),
   }));
   if (!bar || steps.length === 0) return;
   const back = bar.querySelector<HTMLButtonElement>("[data-go=back]")!;
@@ -28,7 +36,7 @@ export function stepping(slug: string, pane: Pane): void {
   bar.hidden = false;
 
   let at = -1;
-  let held = false; // a deliberate choice stands until the reader scrolls
+  let held: number | null = null; // a deliberate choice stands until the reader scrolls away from this height
   let near: number[] = [];
 
   function become(index: number): void {
@@ -52,17 +60,16 @@ export function stepping(slug: string, pane: Pane): void {
         // some browsers refuse many changes in a short time: the next one will do
       }
     }
-    pane.show(step.lines, near.length > 0 ? near : step.lines);
+    pane.show(step.lines, near.length > 0 ? near : step.first);
   }
 
   /** By a deliberate act: the step comes to the top, and its heading has the focus. */
   function go(index: number): void {
     const step = steps[index];
     if (!step) return;
-    held = true;
-    become(index);
     const root = document.documentElement;
-    scrollTo(root, step.section.getBoundingClientRect().top + root.scrollTop - headroom());
+    held = scrollTo(root, step.heading.getBoundingClientRect().top + root.scrollTop - headroom());
+    become(index);
     step.heading.focus({ preventScroll: true });
   }
 
@@ -108,51 +115,57 @@ export function stepping(slug: string, pane: Pane): void {
 
   // ---- A click, and the address ----
 
+  /** What the reader works in is the current step, wherever it stands on the screen. */
+  function stay(index: number): void {
+    if (!moving(document.documentElement)) requestAnimationFrame(() => (held = scrollY)); // once the focus is in view
+    become(index);
+  }
   for (const [i, { section }] of steps.entries()) {
-    section.addEventListener("click", () => {
-      held = true;
-      become(i);
-    });
-    section.addEventListener("focusin", () => {
-      held = true;
-      become(i);
-    });
+    section.addEventListener("click", () => stay(i));
+    section.addEventListener("focusin", () => stay(i));
   }
   const arrive = (): void => {
     const id = decodeURIComponent(location.hash.slice(1));
     const index = id ? steps.findIndex((step) => step.id === id || step.section.contains(document.getElementById(id))) : -1;
-    if (index >= 0) {
-      held = true;
-      become(index);
-    } else if (at < 0) become(0);
+    if (index >= 0) stay(index);
+    else if (at < 0) become(0);
   };
   addEventListener("hashchange", arrive);
   arrive();
 
   // ---- Scrolling: the step that crosses a line above the middle, and the excerpt that does ----
 
-  const free = (): void => {
-    held = false;
-    rest(document.documentElement);
-  };
-  for (const kind of ["wheel", "touchmove"]) addEventListener(kind, free, { passive: true });
-  document.addEventListener("keydown", ({ key }) => {
-    if (["PageDown", "PageUp", "ArrowDown", "ArrowUp", "Home", "End", " "].includes(key)) free();
-  });
-  addEventListener("pointerdown", ({ target }) => {
-    if (target === document.documentElement) free(); // the scroll bar
-  });
+  for (const kind of ["wheel", "touchmove"]) addEventListener(kind, () => rest(document.documentElement), { passive: true });
+  let later: ReturnType<typeof setTimeout> | undefined;
+  function release(): void {
+    if (held === null || moving(document.documentElement) || Math.abs(scrollY - held) <= NEAR) return;
+    held = null;
+    follow();
+  }
+  addEventListener(
+    "scroll",
+    () => {
+      release();
+      clearTimeout(later);
+      later = setTimeout(release, 250); // it may have come while the page was still on its way
+    },
+    { passive: true },
+  );
 
   const crossing = new Set<Element>();
+  function follow(): void {
+    if (held !== null) return;
+    const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 4;
+    const index = end ? steps.length - 1 : steps.findIndex(({ section }) => crossing.has(section));
+    if (index >= 0) become(index);
+  }
   const watch = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         if (isIntersecting) crossing.add(target);
         else crossing.delete(target);
       }
-      if (held) return;
-      const index = steps.findIndex(({ section }) => crossing.has(section));
-      if (index >= 0) become(index);
+      follow();
     },
     { rootMargin: "-34% 0px -65% 0px" },
   );
@@ -162,13 +175,13 @@ export function stepping(slug: string, pane: Pane): void {
   const excerpts = [...document.querySelectorAll<HTMLElement>("section.step > .excerpt")];
   const seen = new IntersectionObserver(
     () => {
-      if (held || !pane.visible || at < 0) return;
+      if (held !== null || !pane.visible || at < 0) return;
       const step = steps[at]!;
       const passed = excerpts.filter(
         (one) => step.section.contains(one) && one.getBoundingClientRect().top < innerHeight * 0.6,
       );
       near = numbers(passed.at(-1)?.dataset["lines"]);
-      pane.show(step.lines, near.length > 0 ? near : step.lines);
+      pane.show(step.lines, near.length > 0 ? near : step.first);
     },
     { rootMargin: "0px 0px -40% 0px" },
   );
@@ -179,8 +192,7 @@ export function stepping(slug: string, pane: Pane): void {
     button.hidden = false;
     button.addEventListener("click", () => {
       near = lines;
-      held = true;
-      become(steps.findIndex(({ section }) => section.contains(excerpt)));
+      stay(steps.findIndex(({ section }) => section.contains(excerpt)));
       pane.reveal(lines);
     });
   }
