@@ -183,6 +183,91 @@ def test_the_licences_are_complete_and_the_table_is_current(built: Path) -> None
         assert words.lower() in texts.lower()
 
 
+# ---- The walk in it ----
+
+
+@pytest.fixture(scope="module")
+def walk(built: Path) -> dict[str, str]:
+    """The pages of the walk, by name."""
+    pages = {p.stem: p.read_text(encoding="utf-8") for p in (built / "walk").glob("*.html")}
+    assert {"index", "glossary", "references", "made", "attention"} <= set(pages)
+    return pages
+
+
+def test_every_page_of_the_walk_states_the_policy_first(walk: dict[str, str]) -> None:
+    for name, html in walk.items():
+        found = re.search(
+            r'<head>\s*<meta http-equiv="Content-Security-Policy" content="(.*?)">', html
+        )
+        assert found, name
+        assert found[1] == POLICY.replace("; frame-ancestors 'none'", ""), name
+
+
+def test_the_walk_has_nothing_inline_and_asks_no_other_host(walk: dict[str, str]) -> None:
+    for name, html in walk.items():
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style", html), name
+        assert not re.search(r"<[a-z][^>]*\s(?:style|on[a-z]+)=", html), name
+        for link in re.findall(r'\bsrc="([^"]*)"|<link[^>]*href="([^"]*)"', html):
+            assert "".join(link).startswith("../"), f"{name}: {link}"
+
+
+def test_every_link_of_the_walk_leads_somewhere(built: Path, walk: dict[str, str]) -> None:
+    for name, html in walk.items():
+        for link in re.findall(r'\b(?:src|href|data-from)="([^"]*)"', html):
+            if link.startswith(("https:", "mailto:")):
+                continue
+            path, _, place = link.partition("#")
+            file = (built / "walk" / path).resolve() if path else built / "walk" / f"{name}.html"
+            assert file.is_file(), f"{name}: {link}"
+            if place and file.suffix == ".html":
+                assert f'id="{place}"' in file.read_text(encoding="utf-8"), f"{name}: {link}"
+
+
+def test_a_chapter_is_whole_without_scripts(walk: dict[str, str]) -> None:
+    chapters = [html for html in walk.values() if 'data-page="chapter"' in html]
+    assert len(chapters) >= 10
+    for html in chapters:
+        assert html.count('<section class="step"') >= 2
+        for drawing in re.findall(r'<div class="drawing"[^>]*>(.{400})', html, re.DOTALL):
+            assert "</figure>" not in drawing, "a figure was not drawn"
+        for ask in re.findall(r'<div class="ask".*?<div class="alive"', html, re.DOTALL):
+            assert "<details>" in ask, "the answer to a question is not there"
+
+
+def test_the_pane_of_a_chapter_holds_the_file(walk: dict[str, str]) -> None:
+    html = walk["attention"].partition('<aside class="pane"')[2].partition("</aside>")[0]
+    rows = re.findall(r'data-line="\d+">.*?<code>(.*?)</code>', html, re.DOTALL)
+    text = [re.sub(r"<[^>]*>", "", row) for row in rows]
+    for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+        text = [row.replace(escape, sign) for row in text]
+    assert "\n".join(text) + "\n" == (ROOT / "microgpt" / "gpt.py").read_text(encoding="utf-8")
+
+
+def test_the_figures_of_a_chapter_have_their_answers(built: Path, walk: dict[str, str]) -> None:
+    found = re.search(r'data-from="(.*?)"', walk["attention"])
+    assert found
+    data = json.loads((built / "walk" / found[1]).read_text(encoding="utf-8"))
+    drawn = set(re.findall(r'data-island="figure" data-id="(.*?)"', walk["attention"]))
+    assert drawn == set(data["figures"])
+    assert {figure["figure"] for figure in data["figures"].values()} >= {"attention", "matrix"}
+    assert all(figure["answer"] for figure in data["figures"].values())
+
+
+def test_what_answers_the_walk_is_in_the_page_and_its_texts_are_not(built: Path) -> None:
+    with zipfile.ZipFile(next(built.rglob("core.zip"))) as archive:
+        names = {name for name in archive.namelist() if name.startswith("microgpt/lessons/")}
+    assert {"instruments.py", "exercises.py"} <= {name.rpartition("/")[2] for name in names}
+    assert not [name for name in names if re.search(r"\.md$|__main__|parse|facts", name)]
+
+
+def test_a_chapter_is_light(built: Path, walk: dict[str, str]) -> None:
+    for name, html in walk.items():
+        pattern = r'(?:src|href|data-from)="((?:\.\./(?:assets|theme|icon)|data/)[^"]*)"'
+        files = [built / "walk" / link for link in set(re.findall(pattern, html))]
+        parts = [html.encode(), *(file.read_bytes() for file in files)]
+        assert sum(len(gzip.compress(part)) for part in parts) <= 150_000, name
+
+
 # ---- The server ----
 
 
@@ -311,6 +396,16 @@ def test_ctrl_c_ends_it_quietly(built: Path) -> None:
     rest, complaints = serving.communicate(timeout=10)
     assert serving.returncode == 0
     assert (rest, complaints) == ("", "")
+
+
+def test_it_serves_the_index_of_a_folder_and_sends_on_to_it(server: Server, page: Path) -> None:
+    (page / "walk").mkdir()
+    (page / "walk" / "index.html").write_text("the contents", encoding="utf-8")
+    response, body = ask(server, "/walk/?text=mia")
+    assert (response.status, body) == (200, b"the contents")
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    response, body = ask(server, "/walk")
+    assert (response.status, response.headers["Location"], body) == (301, "walk/", b"")
 
 
 # ---- The export ----

@@ -148,6 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             self._refuse(HTTPStatus.NOT_FOUND, with_body)
             return
+        if file.is_dir():  # its links would lead beside it
+            self._send_on(urlsplit(self.path).path.rpartition("/")[2])
+            return
         with open(file, "rb") as body:
             kept = file.is_relative_to(self.server.folder.resolve() / "assets")
             self.send_response(HTTPStatus.OK)
@@ -162,18 +165,28 @@ class _Handler(BaseHTTPRequestHandler):
                 shutil.copyfileobj(body, self.wfile)
 
     def _file(self) -> Path | None:
-        """The file that is asked for, if it is one of the page's."""
+        """The file that is asked for, if it is one of the page's: for a folder its index, or the
+        folder itself when the slash at the end is missing.
+        """
         path = unquote(urlsplit(self.path).path)
-        if path == "/":
-            path = "/index.html"
+        if path.endswith("/"):
+            path += "index.html"
         if "\0" in path or "\\" in path:
             return None
         try:
             file = (self.server.folder / path.lstrip("/")).resolve()
             inside = file.is_relative_to(self.server.folder.resolve())
-            return file if inside and file.is_file() else None
+            there = file.is_file() or (file / "index.html").is_file()
+            return file if inside and there else None
         except OSError:  # such as a name that is too long
             return None
+
+    def _send_on(self, name: str) -> None:
+        """To the folder of that name beside here, with the slash that was missing."""
+        self.send_response(HTTPStatus.MOVED_PERMANENTLY)
+        self.send_header("Location", f"{name}/")
+        self.send_header("Content-Length", "0")
+        self._end_headers()
 
     def _refuse(self, status: HTTPStatus, with_body: bool) -> None:
         body = f"{status.value} {status.phrase}\n".encode()

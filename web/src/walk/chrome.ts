@@ -53,13 +53,19 @@ export function frame(text: () => string): void {
     }
   });
 
-  // On paper everything is open.
+  // On paper everything is open, and dark on light.
   let closed: HTMLDetailsElement[] = [];
+  let chosen: string | undefined;
+  const { dataset } = document.documentElement;
   addEventListener("beforeprint", () => {
+    chosen = dataset["theme"];
+    dataset["theme"] = "light";
     closed = [...document.querySelectorAll<HTMLDetailsElement>("main details:not([open])")];
     for (const fold of closed) fold.open = true;
   });
   addEventListener("afterprint", () => {
+    if (chosen === undefined) delete dataset["theme"];
+    else dataset["theme"] = chosen;
     for (const fold of closed) fold.open = false;
   });
 }
