@@ -9,7 +9,7 @@ export const finite = (x: Num | null | undefined): number | null => (typeof x ==
 
 /** A few round numbers that cover a range. */
 export function ticks(low: number, high: number, wanted = 4): number[] {
-  if (!(high > low)) return [low];
+  if (!(high - low > Math.abs(high) * 1e-12)) return [low];
   const rough = (high - low) / wanted;
   const size = 10 ** Math.floor(Math.log10(rough));
   const step = ([1, 2, 5, 10].find((s) => s * size >= rough) ?? 10) * size;
