@@ -35,7 +35,16 @@ export function awaken(slug: string, data: ChapterData): void {
     delete target.dataset["island"]; // once
     if (island === "figure") {
       const given = data.figures[id];
-      if (given) figure(target, id, given, await instrument(given.figure));
+      if (!given) return;
+      try {
+        figure(target, id, given, await instrument(given.figure));
+      } catch {
+        const problem = document.createElement("p");
+        problem.className = "problem";
+        problem.setAttribute("role", "status");
+        problem.textContent = "What makes this picture alive could not be loaded, so it stays as it is.";
+        target.append(problem);
+      }
       return;
     }
     const plain = target.previousElementSibling;

@@ -38,7 +38,11 @@ async function chapter(): Promise<void> {
     if (!answer.ok) throw new Error(String(answer.status));
     data = (await answer.json()) as ChapterData;
   } catch {
-    live.problem = "The figures' numbers could not be loaded; the page stays as it is.";
+    const problem = document.createElement("p");
+    problem.className = "problem";
+    problem.setAttribute("role", "alert");
+    problem.textContent = "The numbers behind the pictures could not be loaded, so the pictures stay as they are. Load the page again to try once more.";
+    document.querySelector(".chapter-head")?.append(problem);
     return;
   }
   noting(data.notes);

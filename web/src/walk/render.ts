@@ -170,7 +170,9 @@ export function pages(lessons: Lessons, recording: Recording, links: Links, hash
     "Glossary · microgpt", "The words of this field that the walk uses, each in a sentence or two.",
     plain(ListPage, { walk, here: "glossary", title: "Glossary", entries: glossary }), links, { ...common, "data-page": "apart" },
   );
-  const references = lessons.references.map((entry) => ({ id: entry.id, title: `${entry.authors}, ${entry.year}`, by: citation(entry), html: entry.html }));
+  const references = lessons.references.map(({ id, title, authors, year, venue, html }) => ({
+    id, title, by: escape(`${authors}, ${year}. ${venue}`), html,
+  }));
   files["references.html"] = document(
     "References · microgpt", "Where the ideas of the walk come from.",
     plain(ListPage, { walk, here: "references", title: "References", entries: references }), links, { ...common, "data-page": "apart" },
