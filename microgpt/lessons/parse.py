@@ -43,7 +43,9 @@ from microgpt.lessons import (
 
 FOLDER = Path(__file__).parent
 DIGITS = 4  # significant digits of a figure's answer, as it travels with the page
-OTHER = {"backward": 3, "training": 3, "softmax": 6}  # many matrices; sums that are shown
+OTHER = {  # many matrices; and those of which a table shows sums, or losses to four decimals
+    "backward": 3, "training": 3, "softmax": 6, "surprise": 6, "moments": 6,
+}  # fmt: skip
 _FIRST_MARK = 0xE000  # the private-use characters that stand for facts while Markdown is parsed
 _MOST_FACTS = 0xF8FF - _FIRST_MARK
 _FACT = re.compile(r"\{\{(.+?)\}\}")
