@@ -6,7 +6,8 @@ import type { TrainingAnswer } from "../types";
 import type { Live } from "./props";
 import { finite } from "./scales";
 
-type Moment = TrainingAnswer["moments"][number];
+/** A moment of this training, and the tokens whose attention it shows: the text may have changed since. */
+type Moment = TrainingAnswer["moments"][number] & { tokens: string[] };
 
 /** The page's engine, where this page has one. */
 export interface LiveEngine extends Live { readonly engine?: Engine | null; start?(): void }
@@ -24,6 +25,7 @@ export class Here {
 
   readonly #live: () => LiveEngine | null;
   readonly #text: () => string;
+  readonly #other: () => string;
   #seed: number | null = null;
   #all: (number | null)[] = [];
   #drawn = 0;
@@ -32,9 +34,11 @@ export class Here {
   #off: (() => void)[] = [];
   #run = 0; // which training an answer belongs to
 
-  constructor(live: () => Live | null, text: () => string) {
+  /** `other` is looked at where the reader's text cannot be read. */
+  constructor(live: () => Live | null, text: () => string, other: () => string) {
     this.#live = live;
     this.#text = text;
+    this.#other = other;
     $effect(() => {
       if (this.status === "waiting" && this.#live()?.status === "ready") void this.start(this.#seed);
     });
@@ -158,14 +162,19 @@ export class Here {
     this.#looking = true;
     const run = this.#run;
     try {
-      const peek = await engine.call<Peek>("peek", { doc: this.#text() });
+      let doc = this.#text();
+      const look = (): Promise<Peek> => engine.call<Peek>("peek", { doc });
+      const peek = await look().catch(() => {
+        doc = this.#other();
+        return look();
+      });
       const samples = await engine.call<Samples>("samples", { n: 6, seed: peek.step });
       const measure = await engine.call<Measure>("measure");
       const held = finite(measure.held_out);
       if (run === this.#run && held !== null && peek.step !== this.moments.at(-1)?.step) {
         const number = (x: Num): number => finite(x) ?? 0;
         this.moments = [...this.moments, {
-          step: peek.step, heldOut: held,
+          step: peek.step, heldOut: held, tokens: ["\n", ...doc],
           samples: samples.texts.map((text, i) => ({ text, known: samples.known[i] ?? false })),
           attention: peek.attention,
           labels: peek.projection?.labels ?? [],
