@@ -97,9 +97,9 @@ function document(
     <title>${escape(title)}</title>
     <meta name="description" content="${escape(description)}">
     <link rel="icon" href="../icon.svg" type="image/svg+xml">
-${styles.map((style) => `    <link rel="stylesheet" href="${style}">\n`).join("")}${preload.map((file) => `    <link rel="modulepreload" href="${file}">\n`).join("")}    <script src="../theme.js"></script>
-    <script type="module" src="${links.script}"></script>
-  </head>
+    <script src="../theme.js"></script>
+${styles.map((style) => `    <link rel="stylesheet" href="${style}">\n`).join("")}    <script type="module" src="${links.script}" fetchpriority="low"></script>
+${preload.map((file) => `    <link rel="modulepreload" href="${file}" fetchpriority="low">\n`).join("")}  </head>
   <body class="walk"${data}>
 ${body}
   </body>
