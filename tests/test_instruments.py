@@ -440,6 +440,7 @@ def test_temperatures_count_what_is_known(models: Models) -> None:
         texts = run.sample(40, temperature=row["temperature"], seed=3)
         assert row["known"] == sum(text in set(run.train_docs) for text in texts)
         assert row["heldOut"] == sum(text in set(run.held_out_docs) for text in texts)
+        assert row["read"] == sum(text in run.train_docs[: run.step] for text in texts)
         assert row["distinct"] == len(set(texts))
         assert [example["text"] for example in row["examples"]] == texts[:8]
     alone = ask(models, "temperatures", temperatures=[1.0], n=40, seed=3)

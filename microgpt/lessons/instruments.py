@@ -922,21 +922,24 @@ def _projected(rows: Rows, axes: Rows) -> Rows:
 
 
 def temperatures(
-    models: Models, temperatures: list[float] | None = None, n: int = 200, seed: int = 7
+    models: Models, temperatures: list[float] | None = None, n: int = 200, seed: int = 3
 ) -> Plain:
-    """Samples at several temperatures, and how many of them stand in the training data."""
+    """Samples at several temperatures, and how many of them stand in the training data; `read` counts
+    those that the steps so far have come to, for there may be more data than steps."""
     asked = default("temperatures", "temperatures") if temperatures is None else temperatures
     _between("n", n, 1, MOST_SAMPLES)
     if not 1 <= len(asked) <= 8:
         raise MicrogptError(f"There must be 1 to 8 temperatures, not {len(asked)}.")
     run = models.run("trained")
     learnt, held_out = set(run.train_docs), set(run.held_out_docs)
+    read = set(run.train_docs[: run.step * (run.batch or 1)])
     rows = []
     for temperature in asked:
         _between("A temperature", temperature, 0, 100)
         texts = run.sample(n, temperature=temperature, seed=seed)
         rows.append({
             "temperature": temperature, "known": sum(text in learnt for text in texts),
+            "read": sum(text in read for text in texts),
             "distinct": len(set(texts)), "heldOut": sum(text in held_out for text in texts),
             "examples": [{"text": t, "known": t in learnt} for t in texts[:EXAMPLES]],
         })  # fmt: skip

@@ -187,7 +187,8 @@ export interface TrainingAnswer {
 /** temperatures(temperatures, n, seed): n samples at each temperature, and how many of them are in the training data. */
 export interface TemperaturesAnswer {
   n: number; trainDocs: number;
-  rows: { temperature: number; known: number; distinct: number; heldOut: number; examples: { text: string; known: boolean }[] }[];
+  /** `read`: those among the names that training has come to so far. */
+  rows: { temperature: number; known: number; read: number; distinct: number; heldOut: number; examples: { text: string; known: boolean }[] }[];
 }
 
 /** writing(prefix, temperature, seed): one text token by token; `cooled` are the probabilities that were drawn from. */
