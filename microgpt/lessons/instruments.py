@@ -924,8 +924,10 @@ def _projected(rows: Rows, axes: Rows) -> Rows:
 def temperatures(
     models: Models, temperatures: list[float] | None = None, n: int = 200, seed: int = 3
 ) -> Plain:
-    """Samples at several temperatures, and how many of them stand in the training data; `read` counts
-    those that the steps so far have come to, for there may be more data than steps."""
+    """Samples at several temperatures, and how many of them stand in the training data.
+
+    `read` counts those that training has come to, for there may be more data than steps.
+    """
     asked = default("temperatures", "temperatures") if temperatures is None else temperatures
     _between("n", n, 1, MOST_SAMPLES)
     if not 1 <= len(asked) <= 8:

@@ -50,7 +50,7 @@ export function awaken(slug: string, data: ChapterData): void {
     const plain = target.previousElementSibling;
     const prediction = data.predictions[id];
     const exercise = data.exercises[id];
-    if (island === "predict" && prediction) mount(Prediction, { target, props: { ask: prediction, key: `${slug}-${id}`, from: nearby(target) } });
+    if (island === "predict" && prediction) mount(Prediction, { target, props: { ask: prediction, key: `${slug}-${id}` } });
     else if (island === "exercise" && exercise) mount(Exercise, { target, props: { exercise } });
     else return;
     plain?.classList.add("replaced");
@@ -69,8 +69,3 @@ export function awaken(slug: string, data: ChapterData): void {
   for (const target of targets) watch.observe(target);
 }
 
-/** The first line that the step of an element is about; the list of lines begins there. */
-function nearby(target: HTMLElement): number {
-  const lines = target.closest<HTMLElement>("section.step")?.dataset["lines"] ?? "";
-  return Number(lines.split(" ")[0]) || 1;
-}
