@@ -13,6 +13,7 @@ type Moment = TrainingAnswer["moments"][number] & { tokens: string[] };
 export interface LiveEngine extends Live { readonly engine?: Engine | null; start?(): void }
 
 const LOOKS = [0, 1, 10, 30, 60, 100, 150, 200, 300]; // steps at which the model is looked at; then every 100th
+const MEASURED = 50; // held-out documents, the same as in the recording
 const REDRAW = 150; // ms between two redrawings of the curve
 
 export class Here {
@@ -161,7 +162,9 @@ export class Here {
     if (!engine || this.#looking) return;
     this.#looking = true;
     const run = this.#run;
+    const training = engine.training;
     try {
+      if (training) await engine.pause(); // so that all that is told of a step is of that step
       let doc = this.#text();
       const look = (): Promise<Peek> => engine.call<Peek>("peek", { doc });
       const peek = await look().catch(() => {
@@ -169,7 +172,7 @@ export class Here {
         return look();
       });
       const samples = await engine.call<Samples>("samples", { n: 6, seed: peek.step });
-      const measure = await engine.call<Measure>("measure");
+      const measure = await engine.call<Measure>("measure", { limit: MEASURED });
       const held = finite(measure.held_out);
       if (run === this.#run && held !== null && peek.step !== this.moments.at(-1)?.step) {
         const number = (x: Num): number => finite(x) ?? 0;
@@ -186,6 +189,9 @@ export class Here {
       // A look that fails leaves a gap; what ends the training is told by the training itself.
     }
     this.#looking = false;
+    if (training && run === this.#run && this.status === "running") {
+      engine.train().catch((error: unknown) => this.#fail(error instanceof Error ? error.message : String(error)));
+    }
     if (this.#again) {
       this.#again = false;
       await this.#look();
