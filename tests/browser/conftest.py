@@ -108,6 +108,17 @@ class Visit:
         self.page.locator(".cm-content").wait_for(state="attached")
         return self.page
 
+    def open_walk(self, name: str, query: str = "") -> Any:
+        """A page of the walk, once its script has made it alive."""
+        self.page.goto(f"{self.address}walk/{name}.html{query}")
+        self.page.locator("[data-act=theme]:not([hidden])").wait_for(state="attached")
+        return self.page
+
+    def live(self) -> Any:
+        """A page of the walk, once Python is there."""
+        self.page.locator(".reader .dot.ready").wait_for(state="attached", timeout=READY)
+        return self.page
+
     def ready(self) -> Any:
         """The page, once Python is there."""
         status = self.page.locator(".engine .status", has_text="ready")
