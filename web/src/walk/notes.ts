@@ -6,9 +6,9 @@ const DELAY = 160; // ms that the pointer may be away, so that it can reach the 
 export function noting(notes: Record<string, string>): void {
   const box = document.createElement("div");
   box.id = "note";
-    box.setAttribute("role", "tooltip");
+  box.setAttribute("role", "tooltip");
   box.hidden = true;
-  document.body.append(box);
+  (document.querySelector("main") ?? document.body).append(box); // inside a landmark
 
   let shown: HTMLAnchorElement | null = null;
   let timer: ReturnType<typeof setTimeout> | undefined;

@@ -11,6 +11,9 @@ const CONTROLS =
 /** Pixels that the page may move under a choice before it is given up. */
 const NEAR = 60;
 
+/** The step that crosses this height of the window is the current one. */
+const LINE = 0.34;
+
 interface Step {
   id: string; section: HTMLElement; heading: HTMLElement;
   /** The lines that it explains, and those of them that its first excerpt shows. */
@@ -132,6 +135,8 @@ export function stepping(slug: string, pane: Pane): void {
   };
   addEventListener("hashchange", arrive);
   arrive();
+  // A step without lines leaves the file where it is; on arrival, those that come next are near.
+  if (steps[at]?.first.length === 0) pane.reveal(steps.slice(at).find(({ first }) => first.length > 0)?.first ?? []);
 
   // ---- Scrolling: the step that crosses a line above the middle, and the excerpt that does ----
 
@@ -156,7 +161,8 @@ export function stepping(slug: string, pane: Pane): void {
   function follow(): void {
     if (held !== null) return;
     const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 4;
-    const index = end ? steps.length - 1 : steps.findIndex(({ section }) => crossing.has(section));
+    const above = steps[0]!.section.getBoundingClientRect().top > innerHeight * LINE; // the head of the chapter is read
+    const index = end ? steps.length - 1 : above ? 0 : steps.findIndex(({ section }) => crossing.has(section));
     if (index >= 0) become(index);
   }
   const watch = new IntersectionObserver(
@@ -167,7 +173,7 @@ export function stepping(slug: string, pane: Pane): void {
       }
       follow();
     },
-    { rootMargin: "-34% 0px -65% 0px" },
+    { rootMargin: `${-100 * LINE}% 0px ${100 * LINE - 99}% 0px` },
   );
   for (const { section } of steps) watch.observe(section);
 
