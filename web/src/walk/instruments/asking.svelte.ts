@@ -35,7 +35,8 @@ const KEPT = 24;
 export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<Answer> {
   const answers = new Map<string, Answer>();
   let fresh = $state.raw<{ key: string; answer: Answer } | null>(null);
-  let refused = $state.raw<{ key: string; message: string } | null>(null);
+  /** `there`: Python itself said no; else it was not there to be asked, and may be later. */
+  let refused = $state.raw<{ key: string; message: string; there: boolean } | null>(null);
   let busy = $state(false);
 
   const recordedKey = $derived(words(wish().args));
@@ -43,6 +44,7 @@ export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<
   const status = $derived(wish().live?.status ?? "recorded");
   const isRecorded = $derived(key === recordedKey);
   const fits = $derived(isRecorded || fresh?.key === key);
+  const said = $derived(refused?.key === key && (refused.there || status === "failed") ? refused : null);
   const answer = $derived(isRecorded || !fresh ? wish().recorded : fresh.answer);
 
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -55,7 +57,7 @@ export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<
       untrack(() => { if (fresh?.key !== now) fresh = { key: now, answer: known }; });
       return;
     }
-    if (untrack(() => refused?.key === now)) return;
+    if (untrack(() => said !== null)) return;
     timer = setTimeout(() => void ask(now), patience);
     return () => clearTimeout(timer);
   });
@@ -71,7 +73,7 @@ export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<
       fresh = { key: now, answer: got };
       refused = null;
     } catch (error) {
-      refused = { key: now, message: error instanceof Error ? error.message : String(error) };
+      refused = { key: now, message: error instanceof Error ? error.message : String(error), there: untrack(() => status === "ready") };
     }
     busy = false;
   }
@@ -79,10 +81,10 @@ export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<
   return {
     get answer() { return answer; },
     get fits() { return fits; },
-    get problem() { return refused?.key === key ? refused.message : null; },
+    get problem() { return said?.message ?? null; },
     get standing() {
       if (isRecorded) return "recorded";
-      if (refused?.key === key) return "refused";
+      if (said) return "refused";
       if (fits) return "live";
       if (status === "failed") return "stuck";
       return status === "ready" ? "asking" : "waiting";
