@@ -118,9 +118,10 @@ export function stepping(slug: string, pane: Pane): void {
 
   // ---- A click, and the address ----
 
+  let pending = 0;
   /** What the reader works in is the current step, wherever it stands on the screen. */
   function stay(index: number): void {
-    if (!moving(document.documentElement)) requestAnimationFrame(() => (held = scrollY)); // once the focus is in view
+    if (!moving(document.documentElement)) pending = requestAnimationFrame(() => (held = scrollY)); // once the focus is in view
     become(index);
   }
   for (const [i, { section }] of steps.entries()) {
@@ -141,6 +142,12 @@ export function stepping(slug: string, pane: Pane): void {
   // ---- Scrolling: the step that crosses a line above the middle, and the excerpt that does ----
 
   for (const kind of ["wheel", "touchmove"]) addEventListener(kind, () => rest(document.documentElement), { passive: true });
+  // A key that scrolls far is a wish to be elsewhere, however soon it comes after a click.
+  document.addEventListener("keydown", ({ key, target }) => {
+    if (!["Home", "End", "PageUp", "PageDown"].includes(key) || (target instanceof Element && target.closest(CONTROLS))) return;
+    cancelAnimationFrame(pending);
+    held = null;
+  });
   let later: ReturnType<typeof setTimeout> | undefined;
   function release(): void {
     if (held === null || moving(document.documentElement) || Math.abs(scrollY - held) <= NEAR) return;
