@@ -31,8 +31,8 @@ function words(args: Record<string, unknown>): string {
 
 const KEPT = 24;
 
-/** Call it while a component is set up. One question at a time; the newest wish wins. `patience` in ms. */
-export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<Answer> {
+/** Call it while a component is set up. It asks at once; one question at a time, and then the newest wish. */
+export function asking<Answer>(wish: () => Wish<Answer>): Asked<Answer> {
   const answers = new Map<string, Answer>();
   let fresh = $state.raw<{ key: string; answer: Answer } | null>(null);
   /** `there`: Python itself said no; else it was not there to be asked, and may be later. */
@@ -58,7 +58,7 @@ export function asking<Answer>(wish: () => Wish<Answer>, patience = 180): Asked<
       return;
     }
     if (untrack(() => said !== null)) return;
-    timer = setTimeout(() => void ask(now), patience);
+    timer = setTimeout(() => void ask(now), 0);
     return () => clearTimeout(timer);
   });
 
