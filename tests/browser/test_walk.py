@@ -1731,8 +1731,14 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
-@pytest.mark.parametrize("slug", ["tokens", "attention"])
+@pytest.mark.parametrize(
+    ("slug", "text"),
+    [
+        *(pytest.param("attention", text, id=name) for name, text in STRANGE.items()),
+        pytest.param("tokens", STRANGE["a script"], id="a script, as tokens"),
+        pytest.param("tokens", STRANGE["marks"], id="marks, as tokens"),
+    ],
+)
 def test_a_strange_text_in_the_address_is_told_in_words(visit: Visit, slug: str, text: str) -> None:
     from urllib.parse import quote
 
@@ -1768,6 +1774,20 @@ def test_home_leads_to_the_first_step(visit: Visit) -> None:
     page.keyboard.press("Home")
     expect(page.locator("[data-where]")).to_have_text(re.compile("^Step 1 of"))
     assert page.evaluate("scrollY") == 0
+
+
+def test_lines_that_are_pointed_at_out_of_view_are_told(visit: Visit) -> None:
+    visit.hold_python()
+    page = visit.open_walk("attention")
+    told = page.locator("[data-elsewhere]")
+    page.locator(".pane-scroll").evaluate("(pane) => (pane.scrollTop = 0)")
+    word = page.locator("article span.brush[data-brush=weights]").first
+    word.hover()
+    lit = page.locator("aside.pane [data-line]:has(.lit)")
+    expect(told).to_contain_text(str(lit.first.get_attribute("data-line")))
+    page.locator(".pane-scroll").evaluate("(pane) => (pane.scrollTop = 0)")
+    page.keyboard.press("Escape")
+    expect(told).to_have_text("")
 
 
 def test_the_workbench_opens_on_the_readers_text(visit: Visit) -> None:

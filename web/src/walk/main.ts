@@ -17,8 +17,8 @@ import { stepping } from "./steps";
 const { page, slug = "", from = "" } = document.body.dataset;
 
 frame(() => live.text);
-brushing();
 if (page === "chapter") void chapter();
+else brushing();
 if (page === "contents") {
   contents();
   const kept = document.querySelector<HTMLElement>("[data-island=progress]");
@@ -31,7 +31,9 @@ if (page === "contents") {
 async function chapter(): Promise<void> {
   const reader = document.querySelector<HTMLElement>("[data-island=reader]");
   if (reader) mount(Reader, { target: reader });
-  stepping(slug, new Pane());
+  const pane = new Pane();
+  brushing(() => pane.point());
+  stepping(slug, pane);
   let data: ChapterData;
   try {
     const answer = await fetch(new URL(from, document.baseURI));

@@ -1,20 +1,24 @@
 /** The file beside the prose: the lines of the step are lit, those that were met have a mark in the margin. */
 
+import { linesInWords } from "./code";
 import { scrollTo } from "./motion";
 import { metLines, onProgress } from "./progress";
 
+const FEW = 4; // lines that are told when they are pointed at and out of view
 const MARGIN = 1 / 4; // of the pane's height stays above the lines that it shows
 
 export class Pane {
   readonly #scroller: HTMLElement | null;
   readonly #rows = new Map<number, HTMLElement>();
   readonly #counter: HTMLElement | null;
+  readonly #elsewhere: HTMLElement | null;
   #near: number[] = [];
 
   constructor() {
     const pane = document.querySelector<HTMLElement>("aside.pane");
     this.#scroller = pane?.querySelector<HTMLElement>(".pane-scroll") ?? null;
     this.#counter = pane?.querySelector<HTMLElement>("[data-met]") ?? null;
+    this.#elsewhere = pane?.querySelector<HTMLElement>("[data-elsewhere]") ?? null;
     for (const row of pane?.querySelectorAll<HTMLElement>("[data-line]") ?? []) this.#rows.set(Number(row.dataset["line"]), row);
     onProgress(() => this.#mark());
     this.#mark();
@@ -30,6 +34,16 @@ export class Pane {
     if (near.join() === this.#near.join()) return;
     this.#near = near;
     this.reveal(near);
+  }
+
+  /** Says which lines are lit by pointing, where none of them is in view. */
+  point(): void {
+    if (!this.#scroller || !this.#elsewhere || !this.visible) return;
+    const { scrollTop, clientHeight } = this.#scroller;
+    const rows = [...this.#rows].filter(([, row]) => row.querySelector(".lit"));
+    const seen = rows.some(([, row]) => row.offsetTop + row.offsetHeight > scrollTop && row.offsetTop < scrollTop + clientHeight);
+    const lines = rows.map(([line]) => line);
+    this.#elsewhere.textContent = seen || rows.length === 0 ? "" : linesInWords(lines.slice(0, FEW)) + (lines.length > FEW ? " …" : "");
   }
 
   reveal(lines: number[]): void {
