@@ -1,0 +1,258 @@
+"""How light the walk's chapters are, and how soon they answer: measured in Chromium.
+
+Each chapter is opened with an empty cache on a slow line (1.6 Mbit/s, 150 ms), served compressed as
+a static host serves it. Told are the bytes before Python; when its text is first painted; when the
+largest part of what is first seen stands there, so that it can be read; and when it is alive. Then,
+on a fast line with Python there, how long it takes from an act of the reader until the page has
+drawn the answer.
+
+    python benchmarks/page.py            needs the built page (make site) and Chromium
+    python benchmarks/page.py weight     only the first table; `answers`, only the second
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import http.server
+import os
+import platform
+import re
+import shutil
+import statistics
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILT = Path(os.environ.get("MICROGPT_SITE", ROOT / "microgpt" / "site" / "built"))
+SLOW = {
+    "offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 200_000,
+}  # fmt: skip
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+COMPRESSED = {".html", ".css", ".js", ".mjs", ".json", ".svg"}
+REST = 1500  # ms after a page is alive, for what comes later
+
+
+class Compressing(http.server.SimpleHTTPRequestHandler):
+    """Hands out text compressed, as GitHub Pages does."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if path.suffix not in COMPRESSED or not path.is_file():
+            return super().do_GET()
+        body = gzip.compress(path.read_bytes(), 6)
+        self.send_response(200)
+        self.send_header("content-type", self.guess_type(str(path)))
+        self.send_header("content-encoding", "gzip")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        return None
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def chapters() -> list[str]:
+    """The chapters' names, in order."""
+    text = (BUILT / "walk" / "index.html").read_text(encoding="utf-8")
+    return re.findall(r'data-chapter="([^"]+)"', text)
+
+
+# ---- Weight, and the first seconds on a slow line ----
+
+WATCH = """
+addEventListener("DOMContentLoaded", () => {
+  const look = () => {
+    const bar = document.querySelector(".step-bar");
+    if (bar && !bar.hidden) window.alive = performance.now();
+    else requestAnimationFrame(look);
+  };
+  look();
+});
+"""
+TIMES = """() => new Promise((told) => {
+  const first = performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? NaN;
+  new PerformanceObserver((list) => told([first, list.getEntries().at(-1).startTime, window.alive]))
+    .observe({ type: "largest-contentful-paint", buffered: true });
+})"""
+
+
+def slow(browser: Browser, address: str) -> tuple[float, float, float, float]:
+    """Kilobytes before Python; when text was painted, could be read, was alive, in seconds."""
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.add_init_script(WATCH)
+        devtools = context.new_cdp_session(page)
+        devtools.send("Network.enable")
+        devtools.send("Network.emulateNetworkConditions", SLOW)
+        received: dict[str, float] = {}
+        urls: dict[str, str] = {}
+        devtools.on(
+            "Network.responseReceived",
+            lambda event: urls.update({event["requestId"]: event["response"]["url"]}),
+        )
+        devtools.on(
+            "Network.loadingFinished",
+            lambda event: received.update({event["requestId"]: event["encodedDataLength"]}),
+        )
+        held: list[Route] = []  # Python comes afterwards, and is not what is measured here
+        for python in ("**/python-*/**", "**/trained.safetensors"):
+            page.route(python, lambda route: held.append(route))
+        page.goto(address, wait_until="load")
+        page.locator(".step-bar:not([hidden])").wait_for()
+        page.wait_for_timeout(REST)
+        painted, readable, alive = page.evaluate(TIMES)
+        for route in held:
+            route.abort()
+    size = sum(size for key, size in received.items() if "/python-" not in urls.get(key, ""))
+    return size / 1000, painted / 1000, readable / 1000, alive / 1000
+
+
+def weigh(browser: Browser, base: str, rounds: int) -> None:
+    """Print what each chapter weighs and how soon it can be read."""
+    print(f"1.6 Mbit/s, 150 ms, empty cache; medians of {rounds}")
+    print(f"{'chapter':20}{'before Python':>14}{'painted':>11}{'readable':>11}{'alive':>11}")
+    for name in chapters():
+        found = [slow(browser, f"{base}/walk/{name}.html") for _ in range(rounds)]
+        size, *times = (statistics.median(column) for column in zip(*found))
+        told = "".join(f"{seconds:9.2f} s" for seconds in times)
+        print(f"{name:20}{size:11.0f} kB{told}", flush=True)
+
+
+# ---- From an act to its answer ----
+
+# Acts, and waits frame by frame until what `shown` names has another text; then for its drawing.
+ANSWER = """async ([act, shown, value]) => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const look = () => [...document.querySelectorAll(shown)].map((one) =>
+    one.textContent + (one.getAttribute("class") ?? "") + (one.getAttribute("d") ?? "")).join();
+  const target = document.querySelector(act);
+  const before = look();
+  await frame();
+  const begun = performance.now();
+  if (value === null) target.click();
+  else {
+    const event = value === "hover" ? new PointerEvent("pointerover", { bubbles: true })
+      : new Event("input", { bubbles: true });
+    if (value !== "hover") target.value = value;
+    target.dispatchEvent(event);
+  }
+  while (look() === before) {
+    await frame();
+    if (performance.now() - begun > 20000) throw new Error(`${shown} did not change`);
+  }
+  await frame(); // it is drawn
+  return performance.now() - begun;
+}"""
+
+TEXTS = ["emma", "noor", "mila", "hana", "otto", "lena", "ravi"]
+DRAWING = "figure .drawing"
+
+# What is done, in which chapter; where, what then changes, and with which values: None is a click.
+ACTS: list[tuple[str, str, str, str, list[str | None]]] = [
+    ("text: its tokens", "tokens", "#own-text", f"{DRAWING} .strip", [*TEXTS]),
+    ("text: attention", "attention", "#own-text", f"{DRAWING} .attention .sentence", [*TEXTS]),
+    ("text: a matrix", "feed-forward", "#own-text", f"{DRAWING} .matrix tbody", [*TEXTS]),
+    ("text: the stream", "residual-and-norm", "#own-text", f"{DRAWING} .stream .rows", [*TEXTS]),
+    ("text: surprise", "loss", "#own-text", f"{DRAWING} .surprise .facts", [*TEXTS]),
+    ("text: every gradient", "backpropagation", "#own-text", f"{DRAWING} .backward .facts",
+     [*TEXTS]),
+    ("a score is dragged", "attention", f"{DRAWING} .softmax input", f"{DRAWING} .softmax .weight",
+     ["1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7"]),
+    ("an input of an expression", "autograd", f"{DRAWING} .expression .sliders input",
+     f"{DRAWING} .expression svg .value", ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "2.7"]),
+    ("a weight is nudged", "backpropagation", f"{DRAWING} .nudge input[type=range]",
+     f"{DRAWING} .nudge dd", ["-2", "-1.5", "-1", "-0.5", "-2.5", "-2.2", "-1.2"]),
+    ("another seed", "language-model", f"{DRAWING} .writing .bar button:nth-child(3)",
+     f"{DRAWING} .writing .now-drawn", [None] * 7),
+    ("a head is chosen", "attention", f"{DRAWING} .heads [aria-pressed=false]",
+     f"{DRAWING} .attention .sentence", [None] * 7),
+    ("the next node back", "autograd", f"{DRAWING} .expression button.primary",
+     f"{DRAWING} .expression .sentence", [None] * 3),
+    ("pointing at a word", "attention", "article .brush:not(.lit)", ".pane [data-brush]",
+     ["hover"] * 7),
+    ("a cell is opened", "attention", f"{DRAWING} .matrix tbody td:not(.selected)",
+     f"{DRAWING} .cellwalk .big", [None] * 7),
+    ("Next", "attention", "[data-go=next]", "[data-where]", [None] * 6),
+]  # fmt: skip
+
+
+def ready(page: Page, address: str) -> None:
+    """A chapter, all of it alive, with Python there."""
+    page.goto(address)
+    page.locator(".reader .dot.ready").wait_for(state="attached", timeout=90_000)
+    page.evaluate(
+        """async () => {
+          for (const one of document.querySelectorAll("main [data-island]")) {
+            one.scrollIntoView();
+            while (one.dataset.island) await new Promise(requestAnimationFrame);
+          }
+          scrollTo(0, 0);
+        }"""
+    )
+    page.wait_for_timeout(500)
+
+
+def answers(browser: Browser, base: str) -> None:
+    """Print how long the page takes to draw the answer to an act of the reader."""
+    print("From the act to the drawn answer, Python there; milliseconds, frames of 17 included")
+    print(f"{'act':28}{'first':>8}{'median':>8}{'max':>8}")
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        for what, chapter, act, shown, values in ACTS:
+            ready(page, f"{base}/walk/{chapter}.html")
+            times = []
+            for value in values:
+                times.append(page.evaluate(ANSWER, [act, shown, value]))
+                page.wait_for_timeout(250)
+            rest = times[1:]
+            print(
+                f"{what:28}{times[0]:8.0f}{statistics.median(rest):8.0f}{max(rest):8.0f}",
+                flush=True,
+            )
+
+
+def main() -> int:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("table", nargs="?", choices=["weight", "answers"], help="only this one")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="loads of each chapter; the median is told"
+    )
+    chosen = parser.parse_args()
+    handler = partial(Compressing, directory=str(BUILT))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    own = shutil.which("chromium") or shutil.which("chromium-browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=own, args=FLAGS)
+        load = os.getloadavg()[0]
+        print(
+            f"Chromium {browser.version}, {platform.machine()}, {os.cpu_count()} cores "
+            f"(load {load:.1f}), {time.strftime('%Y-%m-%d')}"
+        )
+        if chosen.table != "answers":
+            weigh(browser, base, chosen.rounds)
+        if chosen.table != "weight":
+            if chosen.table is None:
+                print()
+            answers(browser, base)
+        browser.close()
+    server.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
