@@ -121,7 +121,10 @@ export function stepping(slug: string, pane: Pane): void {
   let pending = 0;
   /** What the reader works in is the current step, wherever it stands on the screen. */
   function stay(index: number): void {
-    if (!moving(document.documentElement)) pending = requestAnimationFrame(() => (held = scrollY)); // once the focus is in view
+    if (!moving(document.documentElement)) {
+      held = scrollY; // at once, for a scroll that came before the click may still have to be told
+      pending = requestAnimationFrame(() => (held = scrollY)); // and once the focus is in view
+    }
     become(index);
   }
   for (const [i, { section }] of steps.entries()) {
