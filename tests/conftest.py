@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,15 @@ else:
     hypothesis.settings.load_profile("microgpt")
 
 
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # Some tests press Ctrl-C in a process of their own, and a background shell has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes more than five seconds")
 
 
@@ -43,3 +54,15 @@ def path() -> Path:
 def names() -> list[str]:
     """The documents that the file trains on when it is run."""
     return (ROOT / "microgpt" / "data" / "names.txt").read_text(encoding="utf-8").split()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """One browser for all tests of a process: the machine's own Chromium, or else Playwright's."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    own = next(filter(None, map(shutil.which, names)), None)
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=own, args=FLAGS)
+        yield browser
+        browser.close()

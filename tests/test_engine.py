@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import shutil
 import subprocess
 import sys
 import threading
@@ -54,24 +53,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/some/where/page/engine-test.html"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        yield launch(playwright)
-
-
-def launch(playwright: Any, *flags: str) -> Any:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    own = next(filter(None, map(shutil.which, names)), None)
-    return playwright.chromium.launch(executable_path=own, args=[*FLAGS, *flags])
-
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 class Page:
@@ -130,11 +111,11 @@ Visit = Callable[..., Page]
 
 
 @pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Visit]:
+def visit(chromium: Any, address: str) -> Iterator[Visit]:
     contexts = []
 
     def open_context(**options: Any) -> Page:
-        contexts.append(browser.new_context(**options))
+        contexts.append(chromium.new_context(**options))
         return Page(contexts[-1].new_page(), address)
 
     yield open_context
@@ -378,9 +359,9 @@ def test_stop_of_a_training_that_listens_needs_no_restart(page: Page) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(browser: Any, address: str) -> Iterator[Page]:
+def shared(chromium: Any, address: str) -> Iterator[Page]:
     """One page for all of these: each must leave it working for the next."""
-    with browser.new_context() as context:
+    with chromium.new_context() as context:
         yield Page(context.new_page(), address).ready()
 
 

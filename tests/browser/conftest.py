@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.server
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,10 +22,6 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILT = Path(os.environ.get("MICROGPT_SITE", ROOT / "microgpt" / "site" / "built"))
 FOLDER = "/a/folder/"  # the page must work below any path
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 READY = 90_000  # ms: Python's start on a busy machine
 PATIENT = 15_000  # ms: what is expected may come late; a test of speed says its own limit
 sync_api.expect.set_options(timeout=PATIENT)
@@ -60,16 +55,6 @@ def address() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}{FOLDER}"
         server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A Chromium: the machine's own, or where it has none, the one that Playwright brings."""
-    own = next((p for p in map(shutil.which, ("chromium", "chromium-browser")) if p), None)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=own, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Visit:
