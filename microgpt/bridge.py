@@ -26,9 +26,9 @@ from microgpt import __version__, checkpoint, data
 from microgpt import source as file
 from microgpt.errors import MicrogptError
 from microgpt.lessons import exercises, instruments
-from microgpt.lessons.instruments import Models, principal_axes, thin
+from microgpt.lessons.instruments import Models, principal_axes
 from microgpt.run import Run
-from microgpt.xray import finite, xray
+from microgpt.xray import finite, thin, xray
 
 Plain = dict[str, Any]
 
@@ -81,15 +81,15 @@ class Session:
         """
         if model == "run" and self.run is not None and self.run.source == source:
             run = self.run
-            return _thin(xray(
+            return thin(xray(
                 source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or
                 1) - 1), steps=run.steps, moments=run.moments, most=MOST, siblings=SIBLINGS,
-            ))  # fmt: skip
+            ), DIGITS)  # fmt: skip
         fresh = Run(source, _corpus(data), seed=seed)
-        return _thin(xray(
+        return thin(xray(
             source, doc, vocab=fresh.vocab, params=fresh.params, moments=fresh.moments, most=MOST,
             siblings=SIBLINGS
-        ))  # fmt: skip
+        ), DIGITS)  # fmt: skip
 
     # ---- Training ----
 
@@ -142,7 +142,7 @@ class Session:
             run.source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or
             1) - 1), steps=run.steps, moments=run.moments, siblings=64,
         )  # fmt: skip
-        return _thin({"step": run.step, "tokens": record["tokens"]} | self._seen(record))
+        return thin({"step": run.step, "tokens": record["tokens"]} | self._seen(record), DIGITS)
 
     def _seen(self, record: Plain) -> Plain:
         """Attention and embeddings of a recorded step, found by their names and shapes."""
@@ -231,7 +231,7 @@ class Session:
             kept = self.adopted and checkpoint.loads(self.adopted)
             self.models = Models(Run(), kept or None)
         answer = instruments.answer(self.models, name, arguments)
-        return answer if name in instruments.EXACT else _thin(answer)
+        return answer if name in instruments.EXACT else thin(answer, DIGITS)
 
     def exercise(self, id: str, source: str) -> Plain:
         """What the check of an exercise finds in a source, by running it."""
@@ -330,12 +330,6 @@ def _heads_per_layer(record: Plain) -> int:
     return max(1, len({path.split(".")[3] for path in paths}))
 
 
-def _thin(answer: Plain, digits: int = DIGITS) -> Plain:
-    """The same plain data with every number cut to a few significant digits."""
-    thinned: Plain = thin(answer, digits)
-    return thinned
-
-
 # ---- The recording ----
 
 
@@ -386,7 +380,7 @@ def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> tuple[Pla
         "check": session.check(file.ORIGINAL), "run": info, "losses": losses, "held_out": held_out,
         "samples": samples, "peeks": peeks, "sampling": sampling, "xray": seen,
     }  # fmt: skip
-    recording: Plain = finite(_thin(whole, digits))
+    recording: Plain = finite(thin(whole, digits))
     return recording, checkpoint.dumps(run)
 
 

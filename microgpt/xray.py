@@ -17,7 +17,7 @@ import random
 import sys
 from collections.abc import Iterable
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from microgpt import source as file
 from microgpt.errors import MicrogptError
@@ -34,6 +34,7 @@ NOTE, GIVEN, BACK = (
     "_xray_return",
 )  # assigned, given as argument, returned
 Plain = dict[str, Any]
+Value = TypeVar("Value")
 
 
 def xray(
@@ -78,12 +79,7 @@ def xray(
     Raises:
         MicrogptError: the source does not run at all, or a character of `doc` is not in `vocab`.
     """
-    for char in doc:
-        if char not in vocab or char == vocab[0]:
-            known = "".join(vocab[1:])
-            raise MicrogptError(
-                f"The character {char!r} is not in the vocabulary, which is: {known}"
-            )
+    check_characters(doc, vocab)
     recorder = _Recorder(source, autograd, most, siblings)
     namespace = recorder.execute()
     if params is None:
@@ -113,6 +109,20 @@ def xray(
         "loss": loss, "step": start, "error": error or _first_nan(record["tensors"]),
     }  # fmt: skip
     return record
+
+
+def check_characters(doc: str, vocab: list[str]) -> None:
+    """Refuse a document that this vocabulary cannot write.
+
+    Raises:
+        MicrogptError: a character is not in it, or is the mark at both ends.
+    """
+    for char in doc:
+        if char not in vocab or char == vocab[0]:
+            known = "".join(vocab[1:])
+            raise MicrogptError(
+                f"The character {char!r} is not in the vocabulary, which is: {known}"
+            )
 
 
 def _call(function: Any, source: str, *arguments: Any) -> Any:
@@ -514,4 +524,20 @@ def finite(value: Any) -> Any:
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
+    return value
+
+
+def thin(value: Value, digits: int) -> Value:
+    """The same plain data with every number cut to a few significant digits."""
+    thinned: Value = _cut(value, digits)
+    return thinned
+
+
+def _cut(value: Any, digits: int) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else value
+    if isinstance(value, dict):
+        return {key: _cut(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(item, digits) for item in value]
     return value

@@ -12,10 +12,10 @@ from pathlib import Path
 from microgpt import checkpoint
 from microgpt.errors import MicrogptError
 from microgpt.lessons import Lessons, facts, parse
-from microgpt.lessons.instruments import Models, thin
+from microgpt.lessons.instruments import Models
 from microgpt.run import Run
 from microgpt.source import ORIGINAL
-from microgpt.xray import finite
+from microgpt.xray import finite, thin
 
 
 def models(trained: Path, recording: Path | None = None) -> Models:

@@ -23,7 +23,7 @@ from typing import Any
 from microgpt import source as file
 from microgpt.errors import MicrogptError
 from microgpt.run import Run
-from microgpt.xray import SYMBOLS, xray
+from microgpt.xray import SYMBOLS, check_characters, xray
 
 Plain = dict[str, Any]
 Rows = list[list[float]]
@@ -117,17 +117,6 @@ _DEFAULTS: dict[tuple[str, str], Any] = {
 }
 
 
-def thin(plain: Any, digits: int) -> Any:
-    """The same plain data with every number cut to a few significant digits."""
-    if isinstance(plain, float):
-        return float(f"{plain:.{digits}g}") if math.isfinite(plain) else plain
-    if isinstance(plain, dict):
-        return {key: thin(item, digits) for key, item in plain.items()}
-    if isinstance(plain, list | tuple):
-        return [thin(item, digits) for item in plain]
-    return plain
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -165,12 +154,7 @@ def _between(name: str, value: float, low: float, high: float) -> None:
 
 
 def _readable(text: str, run: Run) -> None:
-    for char in text:
-        if char not in run.vocab or char == run.vocab[0]:
-            known = "".join(run.vocab[1:])
-            raise MicrogptError(
-                f"The character {char!r} is not in the vocabulary, which is: {known}"
-            )
+    check_characters(text, run.vocab)
     if run.context is not None and len(text) > run.context:
         raise MicrogptError(
             f"The text has {len(text)} characters, and this model reads at most {run.context}."

@@ -40,6 +40,7 @@ from microgpt.lessons import (
     instruments,
     listing,
 )
+from microgpt.xray import thin
 
 FOLDER = Path(__file__).parent
 DIGITS = 4  # significant digits of a figure's answer, as it travels with the page
@@ -433,7 +434,7 @@ class _Reader:
                 raise _Wrong(line, error.message) from error
             self.brought[self.chapter].update(instruments.names_shown(name, answer))
             if name not in instruments.EXACT:
-                answer = instruments.thin(answer, OTHER.get(name, DIGITS))
+                answer = thin(answer, OTHER.get(name, DIGITS))
             for key in takes:
                 arguments.setdefault(key, instruments.default(name, key))
         return Figure(

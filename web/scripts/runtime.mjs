@@ -4,7 +4,7 @@
 //               and what only builds the lessons
 // Usage: node scripts/runtime.mjs OUT. The compiler is the very Pyodide that the page will start.
 
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { loadPyodide } from "pyodide";
@@ -12,25 +12,11 @@ import { loadPyodide } from "pyodide";
 const scripts = dirname(fileURLToPath(import.meta.url));
 const root = join(scripts, "..", "..");
 const HOME = "/home/pyodide"; // where the page unpacks the package
-const LESSONS = "microgpt/lessons/";
-const LEFT_OUT = ["microgpt/cli.py", "microgpt/__main__.py", "microgpt/site/", LESSONS];
-const LIVE = ["__init__", "instruments", "exercises"]; // of the lessons, what answers in the browser
-
-/** The part of the lessons that runs in the browser: what answers there, and what that imports of its own folder. */
-function lessonFiles() {
-  const found = new Map();
-  const wanted = [...LIVE];
-  while (wanted.length > 0) {
-    const module = wanted.pop();
-    const path = join(root, LESSONS, `${module}.py`);
-    if (found.has(`${LESSONS}${module}.py`) || !existsSync(path)) continue;
-    found.set(`${LESSONS}${module}.py`, path);
-    const source = readFileSync(path, "utf8");
-    for (const [, line] of source.matchAll(/^\s*from microgpt\.lessons import (.+)$/gm)) wanted.push(...line.match(/\w+/g));
-    for (const [, name] of source.matchAll(/^\s*(?:from|import) microgpt\.lessons\.(\w+)/gm)) wanted.push(name);
-  }
-  return [...found];
-}
+// Not in the browser: the command, the server, and what only builds the lessons (tests/test_architecture.py has its list).
+const LEFT_OUT = [
+  "microgpt/cli.py", "microgpt/__main__.py", "microgpt/site/", "microgpt/lessons/chapters/",
+  ...["parse.py", "facts.py", "listing.py", "__main__.py", "glossary.md", "references.md", "made.md"].map((name) => `microgpt/lessons/${name}`),
+];
 
 function packageFiles(folder) {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
@@ -58,7 +44,7 @@ async function main(out) {
     .map((line) => line.replace(/#.*/, "").trim())
     .filter(Boolean);
   const files = python.globals.get("dict")();
-  for (const [name, path] of [...packageFiles(join(root, "microgpt")), ...lessonFiles()])
+  for (const [name, path] of packageFiles(join(root, "microgpt")))
     files.set(name, python.toPy(new Uint8Array(readFileSync(path))));
   save("stdlib.zip", python.globals.get("trimmed_library")(python.toPy(names), files));
   save("core.zip", python.globals.get("package")(files, HOME));

@@ -5,7 +5,7 @@ import type { Recording } from "./types";
 const PLACE = "recording.json.gz"; // beside the page
 const TRAINED = "trained.safetensors"; // the run that the recording shows
 
-/** The recording, or null where there is none: the page then waits for Python instead. `beside`: the laboratory's page. */
+/** The recording, or null where there is none: the page then waits for Python instead. `beside`: the folder of the workbench's page. */
 export async function loadRecording(beside: string | URL = document.baseURI): Promise<Recording | null> {
   try {
     const answer = await fetch(new URL(PLACE, beside));

@@ -12,6 +12,7 @@ import * as link from "./link";
 import type { Room } from "./link";
 import type { Finished } from "./views/SampleView.svelte";
 import { loadRecording, loadTrained } from "./recording";
+import { applyTheme, storedTheme, type Theme } from "./theme";
 import type {
   Advance, Boot, Check, Dataset, Failure, Knob, Measure, Num, Peek, Problem, Recording, RunInfo, SampleStep, Samples,
   Xray,
@@ -19,7 +20,6 @@ import type {
 
 export type RunStatus = "recording" | "idle" | "running" | "paused" | "done" | "failed";
 export type Model = "fresh" | "run";
-export type Theme = "system" | "light" | "dark";
 export interface Loss { step: number; loss: Num }
 
 /** flash: it lights up for a moment; select: the caret goes there; otherwise it is only brought into view. */
@@ -851,14 +851,7 @@ export class Page {
 
   setTheme(theme: Theme): void {
     this.theme = theme;
-    if (theme === "system") delete document.documentElement.dataset["theme"];
-    else document.documentElement.dataset["theme"] = theme;
-    try {
-      if (theme === "system") localStorage.removeItem("theme");
-      else localStorage.setItem("theme", theme);
-    } catch {
-      // a private window: the choice lasts as long as the page
-    }
+    applyTheme(theme);
   }
 }
 
@@ -876,15 +869,6 @@ function keepOwn(fragment: string): void {
     sessionStorage.setItem("own", fragment);
   } catch {
     // as above
-  }
-}
-
-function storedTheme(): Theme {
-  try {
-    const theme = localStorage.getItem("theme");
-    return theme === "light" || theme === "dark" ? theme : "system";
-  } catch {
-    return "system";
   }
 }
 

@@ -1,35 +1,20 @@
 /** The page's frame: light and dark, the list of chapters, and the way to the workbench. */
 
-const THEMES = ["system", "light", "dark"] as const;
-const NAMES = { system: "System", light: "Light", dark: "Dark" };
-
-function theme(): (typeof THEMES)[number] {
-  const chosen = document.documentElement.dataset["theme"];
-  return chosen === "light" || chosen === "dark" ? chosen : "system";
-}
-
-function setTheme(chosen: (typeof THEMES)[number]): void {
-  if (chosen === "system") delete document.documentElement.dataset["theme"];
-  else document.documentElement.dataset["theme"] = chosen;
-  try {
-    if (chosen === "system") localStorage.removeItem("theme");
-    else localStorage.setItem("theme", chosen);
-  } catch {
-    // a private window: the choice lasts as long as the page
-  }
-}
+import { THEME_NAMES, applyTheme, storedTheme, themeAfter } from "../theme";
 
 export function frame(text: () => string): void {
   const button = document.querySelector<HTMLButtonElement>("[data-act=theme]");
   if (button) {
+    let theme = storedTheme();
     const say = (): void => {
-      button.textContent = `Theme: ${NAMES[theme()]}`;
-      button.setAttribute("aria-label", `Theme: ${NAMES[theme()]}. Change it.`);
+      button.textContent = `Theme: ${THEME_NAMES[theme]}`;
+      button.setAttribute("aria-label", `Theme: ${THEME_NAMES[theme]}. Change it.`);
     };
     say();
     button.hidden = false;
     button.addEventListener("click", () => {
-      setTheme(THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length]!);
+      theme = themeAfter(theme);
+      applyTheme(theme);
       say();
     });
   }

@@ -4,11 +4,12 @@ import { flushSync, hydrate, mount } from "svelte";
 import type { Component } from "svelte";
 import Figure from "./Figure.svelte";
 import { instrument } from "./figures";
-import { live, SHARED } from "./live.svelte";
+import { live } from "./live.svelte";
 import type { ChapterData, FigureData } from "./pages";
 import Exercise from "./shell/Exercise.svelte";
 import Prediction from "./shell/Prediction.svelte";
 import type { InstrumentProps, Live } from "./instruments/props";
+import { SHARED } from "./text";
 
 /** Takes over a drawing of the build. It is drawn just as the build did first, and then follows the reader. */
 function figure(target: HTMLElement, id: string, { args, options, answer }: FigureData, instrument: Component<InstrumentProps>): void {

@@ -3,11 +3,9 @@
 import { Engine, EngineError } from "../engine/client";
 import { loadTrained } from "../recording";
 import type { Live } from "./instruments/props";
+import { LONGEST, SHARED } from "./text";
 import type { Checked } from "./types";
 
-/** The text of the chapters until the reader has chosen another. */
-export const SHARED = "anna";
-export const LONGEST = 40;
 const TEXT = "walk.text";
 
 /** The folder of the workbench's page, in which Python's files and the trained weights lie. */

@@ -2,15 +2,12 @@
 
 import type { Engine, TrainEvent } from "../../engine/client";
 import type { Boot, Measure, Num, Peek, RunInfo, Samples } from "../../types";
+import { finite } from "../../views/wording";
 import type { TrainingAnswer } from "../types";
 import type { Live } from "./props";
-import { finite } from "./scales";
 
 /** A moment of this training, and the tokens whose attention it shows: the text may have changed since. */
 type Moment = TrainingAnswer["moments"][number] & { tokens: string[] };
-
-/** The page's engine, where this page has one. */
-export interface LiveEngine extends Live { readonly engine?: Engine | null; start?(): void }
 
 const LOOKS = [0, 1, 10, 30, 60, 100, 150, 200, 300]; // steps at which the model is looked at; then every 100th
 const MEASURED = 50; // held-out documents, the same as in the recording
@@ -24,7 +21,7 @@ export class Here {
   steps = $state(0);
   problem = $state<string | null>(null);
 
-  readonly #live: () => LiveEngine | null;
+  readonly #live: () => Live | null;
   readonly #text: () => string;
   readonly #other: () => string;
   #seed: number | null = null;
@@ -55,7 +52,7 @@ export class Here {
     const live = this.#live();
     const engine = this.#engine;
     if (live?.status !== "ready" || !engine) {
-      if (live?.status === "recorded") live.start?.();
+      if (live?.status === "recorded") live.start();
       if (live?.status === "loading") this.status = "waiting";
       else this.#fail(live?.status === "failed" ? "Python could not be started here, so nothing can be trained." : "This page has no Python to train with.");
       return;

@@ -1,5 +1,7 @@
 /** What every instrument is given. It is a pure function of `answer`; everything else is there to ask for another. */
 
+import type { Engine } from "../../engine/client";
+
 /** Python, as an instrument sees it: one call, and whether it can be made now. Null while the build renders. */
 export interface Live {
   /** "recorded": only what the build stored; "loading": Python is on its way; "ready"; "failed": it will not come. */
@@ -9,6 +11,9 @@ export interface Live {
   ask(name: string, args: Record<string, unknown>): Promise<unknown>;
   /** The reader's own text, or the one that the chapters share. */
   readonly text: string;
+  /** Python itself, once it was started; for what trains here and now. */
+  readonly engine: Engine | null;
+  start(): void;
 }
 
 export interface InstrumentProps<Answer = unknown> {

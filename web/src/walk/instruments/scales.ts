@@ -1,11 +1,9 @@
 /** Ticks, paths and heat-map cells: how plain numbers become marks of a picture. */
 
 import type { Num, Rows } from "../../types";
+import { finite } from "../../views/wording";
 
 export type Point = [number, number];
-
-/** A finite number, or null. */
-export const finite = (x: Num | null | undefined): number | null => (typeof x === "number" && Number.isFinite(x) ? x : null);
 
 /** A few round numbers that cover a range. */
 export function ticks(low: number, high: number, wanted = 4): number[] {
