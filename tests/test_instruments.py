@@ -16,7 +16,7 @@ from microgpt.errors import MicrogptError
 from microgpt.lessons import instruments
 from microgpt.lessons.instruments import Models, answer
 from microgpt.run import Run
-from microgpt.xray import finite, xray
+from microgpt.xray import finite, thin, xray
 
 Plain = dict[str, Any]
 TEXTS = ["anna", "", "z", "otto", "abcdefghijklmnop"]
@@ -566,7 +566,7 @@ def test_the_bridge_answers_as_python_does(models: Models, monkeypatch: pytest.M
         arguments: Plain = {"n": 3} if name == "temperatures" else {}
         full = answer(models, name, arguments)
         found = call("instrument", name=name, arguments=arguments)["ok"]
-        expected = full if name in instruments.EXACT else instruments.thin(full, 6)
+        expected = full if name in instruments.EXACT else thin(full, 6)
         assert found == json.loads(json.dumps(finite(expected))), name
     check = call("instrument", name="nudge", arguments={"by": 1e-5})["ok"]
     assert abs(check["measured"] - (check["up"] - check["down"]) / 2e-5) < 1e-15

@@ -19,6 +19,7 @@ from microgpt.errors import MicrogptError
 from microgpt.lessons import Chapter, Figure, Lessons, __main__, exercises, facts, instruments
 from microgpt.lessons.instruments import Models
 from microgpt.run import Run
+from microgpt.xray import thin
 
 pytest.importorskip("markdown_it")
 from microgpt.lessons import listing, parse
@@ -149,7 +150,7 @@ def test_a_figure_is_asked_and_its_answer_kept(answers: facts.Answers, folder: P
     assert found.args == {"text": "otto", "model": "trained"} and found.options == {"view": "small"}
     assert found.caption.endswith("all 27.") and 'data-brush="probs"' in found.caption
     full = instruments.answer(answers.models, "surprise", {"text": "otto"})
-    assert found.answer == instruments.thin(full, 6)  # a table shows its losses to four decimals
+    assert found.answer == thin(full, 6)  # a table shows its losses to four decimals
     twice = chapter(answers, folder, text + "\n" + text).steps[0].blocks
     assert [b.id for b in twice] == ["do-it-surprise", "do-it-surprise-2"]
     nudge = block(answers, folder, "```figure nudge\nrow: {{1 + 1}}\nby: 0.001\ncaption: C\n```")
@@ -708,7 +709,7 @@ def test_pictures_are_what_the_file_answers(lessons: Lessons, trained: Path) -> 
         full = instruments.answer(models, figure.figure, figure.args)
         digits = parse.OTHER.get(figure.figure, parse.DIGITS)
         exact = figure.figure in instruments.EXACT
-        assert figure.answer == (full if exact else instruments.thin(full, digits)), figure.id
+        assert figure.answer == (full if exact else thin(full, digits)), figure.id
 
 
 def test_published_sizes_cite_papers_that_are_listed(lessons: Lessons, trained: Path) -> None:

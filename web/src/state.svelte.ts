@@ -791,8 +791,14 @@ export class Page {
   }
 
   #touchLink(): void {
+    this.#keep(); // now: the page may be loaded again before the address is written
     clearTimeout(this.#linkTimer);
     this.#linkTimer = setTimeout(() => void this.#writeLink(), LINK_AFTER);
+  }
+
+  /** Keep the reader's own program in this tab, unless it should not run by itself when loaded again. */
+  #keep(): void {
+    keepOwn(this.arrived === null && !this.stopped ? { hash: location.hash, source: this.source } : null);
   }
 
   async #fragment(): Promise<string> {
@@ -800,13 +806,12 @@ export class Page {
   }
 
   async #writeLink(): Promise<void> {
-    const own = this.arrived === null && !this.stopped;
     const fragment = await this.#fragment();
     if (fragment.length > link.LONGEST_LINK) return;
     try {
       history.replaceState(history.state, "", `#${fragment}`);
       this.#ownFragment = location.hash;
-      keepOwn(own ? location.hash : "");
+      this.#keep();
     } catch {
       // some browsers refuse many changes in a short time: the next one will do
     }
@@ -822,6 +827,7 @@ export class Page {
   }
 
   async #arrive(fragment: string): Promise<void> {
+    const own = this.boot === null ? keptOwn(fragment) : null;
     const { state, source, problem } = await link.decode(fragment, this.original);
     if (problem) this.notice = problem;
     if (state.text !== undefined) this.text = state.text;
@@ -830,8 +836,8 @@ export class Page {
     if (state.room !== undefined) this.room = state.room;
     if (state.temperature !== undefined) this.temperature = state.temperature;
     if (state.model !== undefined) this.model = state.model;
-    if (source !== null && this.boot === null && fragment === keptOwn()) {
-      this.setSource(source); // this tab wrote it, and was loaded again
+    if (own !== null) {
+      this.setSource(own); // this tab wrote it, and was loaded again
     } else if (source !== null && source !== this.source) {
       this.arrived = { source, lines: link.linesChanged(link.edits(this.original, source)) };
     }
@@ -855,18 +861,19 @@ export class Page {
   }
 }
 
-/** The address that this tab wrote with the reader's own program in it; "" when it should not run by itself. */
-function keptOwn(): string | null {
+/** The reader's own program that this tab kept while it stood at an address; null when there is none. */
+function keptOwn(hash: string): string | null {
   try {
-    return sessionStorage.getItem("own");
+    const kept = JSON.parse(sessionStorage.getItem("own") ?? "null");
+    return kept?.hash === hash && typeof kept.source === "string" ? kept.source : null;
   } catch {
     return null; // a private window: the page asks
   }
 }
 
-function keepOwn(fragment: string): void {
+function keepOwn(own: { hash: string; source: string } | null): void {
   try {
-    sessionStorage.setItem("own", fragment);
+    sessionStorage.setItem("own", JSON.stringify(own));
   } catch {
     // as above
   }
