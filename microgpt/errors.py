@@ -15,3 +15,8 @@ class MicrogptError(Exception):
         super().__init__(message)
         self.message = message
         self.line = line
+
+
+class LeavesContract(MicrogptError):
+    """A program does something that the fast engine cannot follow. The message is the reason: it
+    completes the sentence "This edit runs on the reference engine: ...", without a full stop."""

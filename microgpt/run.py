@@ -7,15 +7,18 @@ and then makes the weights, and everything after that is decided.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import random
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from microgpt import data
-from microgpt.errors import MicrogptError
+from microgpt.errors import LeavesContract, MicrogptError
 from microgpt.source import NEEDED, ORIGINAL, execute, explain
 
 HELD_OUT = 200  # documents that a held-out loss is measured on, unless told otherwise
@@ -26,6 +29,8 @@ MOST_WEIGHTS = (
 GREEDY = (
     1e-9  # what temperature 0 is passed on as: the likeliest token then takes all the probability
 )
+ENGINES = ("fast", "reference")
+SLICE = 0.05  # seconds that the fast engine is given at a time, so that it can be stopped
 SIZES = ("n_layer", "n_head", "n_embd", "block_size")
 
 Matrix = list[list[float]]
@@ -59,6 +64,7 @@ class Run:
         steps, batch, lr: training's own arguments; None leaves each at the source's default.
         vocab: the tokens, when they are known already (a checkpoint); read from the documents when
             None.
+        engine: "reference" runs the source as Python does; "fast" compiles it, where it can be.
         sizes: arguments of the source's `init` (`n_layer`, `n_head`, `n_embd`, `block_size`,
             `std`).
 
@@ -67,6 +73,8 @@ class Run:
         namespace: every name that the source defined.
         vocab: list of V tokens.
         params: the weights as the source's `init` made them, trained in place.
+        engine: what trains: "reference", or "fast", which gives the same but for rounding.
+        engine_note: a sentence why the fast engine was asked for and is not used, or None.
         train_docs: the documents to learn from, in the order in which training reads them.
         held_out_docs: the documents that training never sees.
         step: steps done.
@@ -91,6 +99,7 @@ class Run:
         batch: int | None = None,
         lr: float | None = None,
         vocab: list[str] | None = None,
+        engine: str = "reference",
         **sizes: float | None,
     ) -> None:
         if type(seed) is not int:
@@ -125,10 +134,10 @@ class Run:
         try:
             self.vocab = self._tokens() if vocab is None else vocab
             _bearable(self.sizes, len(self.vocab))
-            self.params: Any = self.namespace["init"](rng, len(self.vocab), **given)
-            self._weights: list[Any] = self.namespace["leaves"](self.params)
+            self._params: Any = self.namespace["init"](rng, len(self.vocab), **given)
+            self._weights: list[Any] = self.namespace["leaves"](self._params)
             kept = "moments" in _parameters(self.namespace["train"])
-            self.moments: list[tuple[Matrix, Matrix]] | None = (
+            self._moments: list[tuple[Matrix, Matrix]] | None = (
                 [((w * 0).data, (w * 0).data) for w in self._weights] if kept else None
             )
             self.parameters = sum(len(row) for w in self._weights for row in w.data)
@@ -139,6 +148,8 @@ class Run:
         self._documents = frozenset(self.corpus.docs)
         self._whole = True  # False only while a step is under way, or after a step that was torn
         self._generator: Iterator[Any] | None = None
+        self._compiled: _Compiled | None = None
+        self.use(engine)
 
     def _tokens(self) -> list[str]:
         tokens = self.namespace["vocabulary"](self.corpus.docs)
@@ -177,9 +188,11 @@ class Run:
         """Whether weights, moments and losses belong to one and the same step."""
         return self._whole
 
-    def smoothed(self, last: int = 100) -> float:
-        """The mean loss of the last steps; nan before the first."""
-        recent = self.losses[-last:]
+    def smoothed(self, last: int = 100, step: int | None = None) -> float:
+        """The mean loss of the last steps before one, or of the last there are; nan before the
+        first."""
+        end = len(self.losses) if step is None else step
+        recent = self.losses[max(0, end - last) : end]
         return sum(recent) / len(recent) if recent else math.nan
 
     def knows(self, text: str) -> bool:
@@ -202,6 +215,67 @@ class Run:
             )
         return {names[id(w)]: w for w in self._weights}
 
+    # ---- Engines ----
+
+    def use(self, engine: str) -> None:
+        """Go on with another engine.
+
+        Args:
+            engine: "reference" or "fast".
+        """
+        if engine not in ENGINES:
+            raise ArgumentError(f"There is no engine {engine!r}, only {' and '.join(ENGINES)}.")
+        self._pull()
+        self.engine = engine
+        self.engine_note: str | None = None
+        self._compiled = None
+
+    def prepare(self) -> str | None:
+        """Compile the program now, where that was asked for; the sentence why it cannot be."""
+        self._fast()
+        return self.engine_note
+
+    @property
+    def params(self) -> Any:
+        """The tree of weights, as the source's `init` made it."""
+        self._pull()
+        return self._params
+
+    @property
+    def moments(self) -> list[tuple[Matrix, Matrix]] | None:
+        """Adam's two running means for each weight matrix; None when the source's `train` keeps
+        its own."""
+        self._pull()
+        return self._moments
+
+    def _pull(self) -> None:
+        """Weights and moments as they are in the fast engine."""
+        compiled = getattr(self, "_compiled", None)
+        if compiled is None or not compiled.ahead:
+            return
+        weights, moments = compiled.state.store()
+        for w, rows in zip(self._weights, weights, strict=True):
+            w.data, w.grad = rows, []
+        for kept, new in zip(self._moments or [], moments, strict=self._moments is not None):
+            for rows, fresh in zip(kept, new, strict=True):
+                rows[:] = fresh
+        compiled.ahead = False
+
+    def _fast(self) -> _Compiled | None:
+        """The compiled program, with this run's weights in it; None where there is none."""
+        if self.engine == "fast" and self._compiled is None:
+            try:
+                self._compiled = _Compiled(self)
+            except LeavesContract as why:
+                self._fall_back(why)
+        return self._compiled
+
+    def _fall_back(self, why: LeavesContract) -> None:
+        self._pull()
+        self._compiled, self.engine = None, "reference"
+        what = "This program" if self.source == ORIGINAL else "This edit"
+        self.engine_note = f"{what} runs on the reference engine: {why.message}."
+
     # ---- Training ----
 
     def advance(self) -> float:
@@ -214,9 +288,10 @@ class Run:
             MicrogptError: the run is finished or has no data; the source fails; or the loss is no
                 longer a finite number.
         """
-        if self.done:
-            raise MicrogptError(f"This run is finished: all its {self.steps:,} steps are done.")
-        self._need_data()
+        if self._fast() is not None:
+            self.advance_by(1)
+            return self.losses[-1]
+        self._need_steps()
         before = self._copy()
         self._whole = False
         try:
@@ -233,6 +308,47 @@ class Run:
             raise
         self._whole = True
         return loss
+
+    def advance_by(self, most: int, seconds: float = math.inf) -> list[float]:
+        """Several training steps, as many as are asked for and left.
+
+        Like `advance`, it can be interrupted between any two steps, and within one.
+
+        Args:
+            most: how many, at least 1.
+            seconds: when this time is over no further step is begun.
+
+        Returns:
+            their losses, in nats a token.
+
+        Raises:
+            MicrogptError: as `advance`. The steps before the one that failed are done.
+        """
+        self._need_steps()
+        if self.steps is not None:
+            most = min(most, self.steps - self.step)
+        first, end = self.step, time.perf_counter() + seconds
+        compiled = self._fast()
+        if compiled is not None:
+            try:
+                compiled.advance(self, most, end)
+            except LeavesContract as why:
+                if self.step and not self.resumable:
+                    raise MicrogptError(
+                        f"This source's train changes its ways at step {self.step + 1:,}, and the "
+                        "fast engine cannot follow; start again with the reference engine."
+                    ) from why
+                self._fall_back(why)
+        while self._compiled is None and self.step < first + most:
+            self.advance()
+            if time.perf_counter() >= end:
+                break
+        return self.losses[first:]
+
+    def _need_steps(self) -> None:
+        if self.done:
+            raise MicrogptError(f"This run is finished: all its {self.steps:,} steps are done.")
+        self._need_data()
 
     def _start(self) -> Iterator[Any]:
         train = self.namespace["train"]
@@ -262,8 +378,13 @@ class Run:
                 "step."
             )
         if not math.isfinite(loss):
-            raise DivergedError(f"The loss became {loss} at step {self.step + 1:,}{self._lower()}.")
+            self._diverged(loss)
         return float(loss)
+
+    def _diverged(self, loss: float, line: int | None = None) -> NoReturn:
+        raise DivergedError(
+            f"The loss became {loss} at step {self.step + 1:,}{self._lower()}.", line=line
+        )
 
     def _lower(self) -> str:
         if self.lr is None:
@@ -272,7 +393,7 @@ class Run:
 
     def _copy(self) -> _Moment:
         weights = [[row[:] for row in w.data] for w in self._weights]
-        moments = [([r[:] for r in m], [r[:] for r in v]) for m, v in self.moments or []]
+        moments = [([r[:] for r in m], [r[:] for r in v]) for m, v in self._moments or []]
         return _Moment(self.step, weights, moments)
 
     def _return_to(self, before: _Moment) -> None:
@@ -281,7 +402,7 @@ class Run:
         del self.losses[before.step :]
         for w, rows in zip(self._weights, before.weights, strict=True):
             w.data, w.grad = rows, []
-        for kept, copied in zip(self.moments or [], before.moments, strict=True):
+        for kept, copied in zip(self._moments or [], before.moments, strict=True):
             for rows, old in zip(kept, copied, strict=True):
                 rows[:] = old
         self._whole = True
@@ -308,6 +429,10 @@ class Run:
         """
         self._need_data()
         docs = self._held_out(limit)
+        compiled = self._fast()
+        if compiled is not None:
+            with contextlib.suppress(LeavesContract):
+                return compiled.held_out_loss(docs)
         total, count = 0.0, 0
         try:
             for doc in docs:
@@ -379,6 +504,14 @@ class Run:
             raise ArgumentError(f"The number of samples must be a whole number, not {n!r}.")
         rng = random.Random(seed)
         texts = []
+        compiled = self._fast()
+        if compiled is not None:
+            lowest = self._temperature(temperature)
+            self._readable(prefix)
+            with contextlib.suppress(LeavesContract):
+                return [
+                    compiled.state.sample(rng, lowest, prefix).removesuffix("\n") for _ in range(n)
+                ]
         for _ in range(n):
             steps = list(self.sample_steps(prefix, temperature, rng))
             text = steps[-1][0] if steps else prefix
@@ -456,6 +589,97 @@ class Run:
         if isinstance(error, StopIteration):
             return MicrogptError(f"This source's train ended by itself after step {self.step:,}.")
         return explain(error, self.source)
+
+
+class _Compiled:
+    """A run's program in the fast engine, with its weights there.
+
+    Attributes:
+        state: the weights.
+        ahead: whether they have been trained since they were last written into the run.
+
+    Raises:
+        LeavesContract: the source cannot be compiled.
+    """
+
+    def __init__(self, run: Run) -> None:
+        from microgpt.engines.fast import Fast
+        from microgpt.engines.rehearse import Rehearsal, Schedule, plain
+
+        context = run.context
+        if context is None:
+            raise LeavesContract("it has no limit to the tokens that it reads at once")
+        if plain(run.source):
+            assert run.steps is not None and run.batch is not None and run.lr is not None
+            self.schedule: Schedule | Rehearsal = Schedule(
+                run.train_docs, lambda doc: self.fast.ids(doc), run.batch, run.steps, run.lr,
+                run.step,
+            )  # fmt: skip
+        else:
+            if run.step and not run.resumable:
+                raise LeavesContract("its train takes no start and moments, so it cannot go on")
+            self.schedule = Rehearsal(
+                run.source, run._params, run._weights, run.train_docs, run.vocab,
+                run._training | ({"start": run.step} if run.step else {}), run._moments is not None,
+            )  # fmt: skip
+        self.fast = Fast(run.source, run.namespace, run._params, run.vocab, context, self.schedule)
+        self.state = self.fast.open()
+        self.state.load(0, [w.data for w in run._weights], run._moments)
+        self.ahead = False
+        self._seconds = 0.0  # that a step takes
+
+    def advance(self, run: Run, steps: int, until: float) -> None:
+        """Train, in slices that are short enough to be stopped between; another thread does the
+        work, because a thread that is in the kernel hears no Ctrl-C."""
+        last = run.step + steps
+        while run.step < last:
+            count = int(SLICE / self._seconds) if self._seconds else 1
+            self._slice(run, max(1, min(count, last - run.step)))
+            if time.perf_counter() >= until:
+                break
+
+    def _slice(self, run: Run, count: int) -> None:
+        losses: list[list[float]] = []
+        failure: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                losses.extend(self.state.perform(plan))
+            except BaseException as error:
+                failure.append(error)
+
+        plan = self.state.plan([self.schedule], count)  # Python, which a Ctrl-C may interrupt
+        started = time.perf_counter()
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:  # Ctrl-C: the step that is under way leaves no trace
+            self.state.stop()
+            thread.join()
+            self._take(run, losses)
+            raise
+        if failure:
+            raise failure[0]
+        self._seconds = max(1e-7, (time.perf_counter() - started) / count)
+        last = self._take(run, losses)
+        if not math.isfinite(last):
+            run._diverged(last, self.state.line_of_first_bad())
+
+    def _take(self, run: Run, losses: list[list[float]]) -> float:
+        """Write down what was done; the last loss, which may be no number."""
+        self.ahead = True
+        done = [loss for (loss,) in losses]
+        last = done[-1] if done else 0.0
+        if not math.isfinite(last):
+            done.pop()
+        run.losses += done
+        run.step += len(done)
+        return last
+
+    def held_out_loss(self, docs: list[str]) -> float:
+        total, count = self.state.surprise(docs)
+        return total / count
 
 
 def spelled(vocab: list[str], most: int = 60) -> str:

@@ -72,9 +72,9 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
 
 
 def trained(steps: int, total: int | None = None, **more: Any) -> Run:
-    run = Run(**({"corpus": CORPUS, "steps": total or steps} | SIZES | more))
-    for _ in range(steps):
-        run.advance()
+    """A run as the command makes it."""
+    run = Run(**({"corpus": CORPUS, "steps": total or steps, "engine": "fast"} | SIZES | more))
+    run.advance_by(steps)
     return run
 
 
@@ -339,8 +339,12 @@ def test_a_link_gives_the_same_numbers_as_the_page(tmp_path: Path) -> None:
     run = Run(source, data.load("sort"), seed=9)
     losses = [run.advance() for _ in range(6)]
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [e["loss"] for e in events if e["event"] == "step"] == losses
+    near = pytest.approx(losses, rel=1e-6)  # the fast engine rounds to seven digits
+    assert [e["loss"] for e in events if e["event"] == "step"] == near
     assert events[-1]["temperature"] == 0.5
+    result = command("train", "--link", link, "--trust", "--json", "--engine", "reference")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [e["loss"] for e in events if e["event"] == "step"] == losses
 
 
 def test_a_link_reads_no_file_of_this_machine() -> None:
@@ -433,18 +437,22 @@ def test_broken_sources_are_told_by_their_own_name(
 # ---- Nothing is lost ----
 
 
-def test_a_run_that_diverges_keeps_its_last_good_checkpoint(words: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("engine", "lr"), [("reference", "1e300"), ("fast", "1e30")])
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
+    words: Path, tmp_path: Path, engine: str, lr: str
+) -> None:
     out = tmp_path / "run.safetensors"
-    arguments = ["train", words, "--steps", "50", "--out", out, *SMALL]
-    said = refused(*arguments, "--lr", "1e300", code=1)
+    arguments = ["train", words, "--steps", "50", "--out", out, *SMALL, "--engine", engine]
+    said = refused(*arguments, "--lr", lr, code=1)
     assert "Nothing has been saved" in said
     assert not out.exists()
-    said = refused(*arguments, "--lr", "1e300", "--save-every", "1", code=1)
+    said = refused(*arguments, "--lr", lr, "--save-every", "1", code=1)
     step = checkpoint.load(out, corpus=CORPUS).step
     found = re.search(r"The loss became nan at step (\d+): try a learning rate lower than", said)
     assert found
     assert 0 < step < int(found[1])
     assert f"{out} holds step {step}." in said
+    assert engine == "reference" or "gpt.py, line 112" in said  # which first reads a bad weight
 
 
 def test_an_edit_that_fails_half_way_keeps_the_steps_before(words: Path, tmp_path: Path) -> None:
@@ -456,17 +464,21 @@ def test_an_edit_that_fails_half_way_keeps_the_steps_before(words: Path, tmp_pat
     assert "own check failed: seven" in said
     assert f"{out} holds step 7." in said
     again = checkpoint.load(out, corpus=CORPUS, trust=True)
-    assert again.losses == trained(7, 20).losses
+    first = trained(7, 20)  # the fast engine follows as far as it can; the error is Python's own
+    assert again.losses == first.losses
 
 
 @unix
+@pytest.mark.parametrize("engine", ["fast", "reference"])
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_saves_and_the_run_goes_on(
-    words: Path, tmp_path: Path, name: str, code: int
+    words: Path, tmp_path: Path, name: str, code: int, engine: str
 ) -> None:
     out = tmp_path / "run.safetensors"
     sizes = ["--n-embd", "8", "--n-head", "2", "--block-size", "6"]
-    process = start("train", words, "--steps", "2000", "--out", out, "--json", *sizes)
+    steps = 2000 if engine == "reference" else 200_000
+    arguments = ["--steps", steps, "--out", out, "--json", "--engine", engine, *sizes]
+    process = start("train", words, *map(str, arguments), "--save-every", "1000")
     assert process.stdout is not None
     line = ""
     while '"step": 5,' not in line:
@@ -475,21 +487,21 @@ def test_a_signal_saves_and_the_run_goes_on(
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     run = checkpoint.load(out, corpus=CORPUS)
-    assert 5 <= run.step < 2000
+    run.use(engine)
+    assert 5 <= run.step < steps
     assert errors.splitlines() == [
-        f"microgpt: Stopped after step {run.step:,} of 2,000; step {run.step:,} is saved in {out}. "
+        f"microgpt: Stopped after step {run.step:,} of {steps:,}; step {run.step:,} is saved in {out}. "
         "To go on:",
         f"  microgpt train {words} --resume {out}",
     ]
-    whole = trained(run.step + 5, 2000, n_embd=8)
-    for _ in range(5):
-        run.advance()
+    whole = trained(run.step + 5, steps, n_embd=8, engine=engine)
+    run.advance_by(5)
     assert run.losses == whole.losses
 
 
 @unix
 def test_ctrl_c_without_a_file_says_that_nothing_is_saved(words: Path) -> None:
-    process = start("train", words, "--steps", "5000", "--json", *SMALL)
+    process = start("train", words, "--steps", "500000", "--json", *SMALL)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)

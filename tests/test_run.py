@@ -389,12 +389,15 @@ def test_train_and_sample_in_python() -> None:
     seen: list[int] = []
     model = microgpt.train(WORDS, steps=3, on_step=lambda run: seen.append(run.step), **SMALL)
     assert seen == [1, 2, 3]
-    assert model.losses == _losses(3)
+    assert model.losses == _losses(3, engine="fast")
+    plain = microgpt.train(WORDS, steps=3, engine="reference", **SMALL)
+    assert plain.losses == _losses(3)
+    assert model.losses == pytest.approx(plain.losses, rel=1e-6)
     assert microgpt.sample(model, n=4, prefix="b", seed=1) == model.sample(4, prefix="b", seed=1)
 
 
-def _losses(steps: int) -> list[float]:
-    run = small(steps=steps)
+def _losses(steps: int, **more: Any) -> list[float]:
+    run = small(steps=steps, **more)
     return [run.advance() for _ in range(steps)]
 
 

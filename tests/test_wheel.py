@@ -18,6 +18,15 @@ from microgpt import site
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LIBRARIES = {
+    "kernel.wasm",
+    "linux-aarch64.so",
+    "linux-x86_64.so",
+    "macos-aarch64.dylib",
+    "macos-x86_64.dylib",
+    "windows-x86_64.dll",
+}
+
 pytestmark = pytest.mark.slow
 
 
@@ -90,6 +99,10 @@ def test_the_sdist_can_build_the_page_and_carries_it(dist: Path) -> None:
         "web/package-lock.json",
         "web/scripts/build.py",
         "web/src/engine/worker.ts",
+        "kernel/build.py",
+        "kernel/kernel.c",
+        "kernel/level.c",
+        *(f"microgpt/engines/built/{name}" for name in LIBRARIES),
         "tests/test_wheel.py",
         "Makefile",
         "LICENSE",
@@ -97,8 +110,20 @@ def test_the_sdist_can_build_the_page_and_carries_it(dist: Path) -> None:
     ):
         assert wanted in names
     assert not [
-        name for name in names if re.search(r"node_modules|web/generated|__pycache__", name)
+        name
+        for name in names
+        if re.search(r"node_modules|web/generated|__pycache__|^build/|-double", name)
     ]
+
+
+def test_the_wheel_carries_the_kernel_for_every_system(wheel: Path) -> None:
+    folder = "microgpt/engines/built/"
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith(folder)]
+        assert {name.removeprefix(folder) for name in names} == LIBRARIES
+        for name in names:
+            assert archive.read(name) == (ROOT / name).read_bytes()
+    assert wheel.name.endswith("-py3-none-any.whl"), "one wheel serves every system"
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +156,17 @@ def test_the_command_runs_where_it_is_installed(
     losses = [row["loss"] for row in map(json.loads, output.splitlines()) if "loss" in row]
     assert len(losses) >= 3
     assert all(2 < loss < 5 for loss in losses)
+
+
+def test_the_kernel_loads_where_it_is_installed(
+    installed: Path, elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    program = (
+        "from microgpt.engines.kernel import Kernel, kernel; found = kernel();"
+        "print(found.level if isinstance(found, Kernel) else found)"
+    )
+    told = run(installed / "python", "-c", program, cwd=tmp_path, **elsewhere)
+    assert re.fullmatch(r"v\d\s*", told)
 
 
 def test_it_serves_the_page_where_it_is_installed(
@@ -167,11 +203,28 @@ def test_it_exports_the_page_where_it_is_installed(
     assert (tmp_path / "site" / "index.html").is_file()
 
 
-def test_an_editable_install_needs_no_page_and_no_node() -> None:
-    """The hook of the build leaves an editable install alone."""
+def test_an_editable_install_needs_nothing_built() -> None:
+    """The hook of the build leaves an editable install alone, and asks for nothing."""
     program = (
-        "import sys; sys.path.insert(0, 'web/scripts'); import hatch_build as h, pathlib;"
-        "hook = h.PageHook.__new__(h.PageHook); h._builder = None;"
-        "type(hook).root = property(lambda self: '.'); hook.initialize('editable', {})"
+        "import sys; sys.path.insert(0, 'web/scripts'); import hatch_build as h\n"
+        "hook = h.BuiltHook.__new__(h.BuiltHook); h._builder = None\n"
+        "type(hook).root = property(lambda self: '.'); hook.initialize('editable', {})\n"
+        "def get_requires_for_build_editable(): return hook.dependencies()\n"
+        "print(get_requires_for_build_editable())"
     )
-    run(sys.executable, "-c", program, cwd=ROOT)
+    assert run(sys.executable, "-c", program, cwd=ROOT).strip() == "[]"
+
+
+def test_a_wheel_asks_for_the_compiler_only_when_something_changed() -> None:
+    program = (
+        "import sys; sys.path.insert(0, 'web/scripts'); import hatch_build as h\n"
+        "hook = h.BuiltHook.__new__(h.BuiltHook); load = h._builder\n"
+        "type(hook).root = property(lambda self: '.')\n"
+        "def builder(path):\n"
+        "    module = load(path); module.current = lambda target: sys.argv[1] == 'current'\n"
+        "    return module\n"
+        "h._builder = builder; print(*hook.dependencies())"
+    )
+    told = run(sys.executable, "-c", program, "current", cwd=ROOT)
+    assert "ziglang" not in told
+    assert "ziglang==" in run(sys.executable, "-c", program, "changed", cwd=ROOT)

@@ -104,7 +104,7 @@ def inputs() -> list[Path]:
     skipped = {"node_modules", "generated", "__pycache__", ".svelte-kit"}
     return [
         *_walk(WEB, skipped),
-        *_walk(ROOT / "microgpt", {*skipped, "site"}),
+        *_walk(ROOT / "microgpt", {*skipped, "site", "built"}),
         ROOT / "pyproject.toml",
         ROOT / "LICENSE",
     ]
@@ -113,7 +113,7 @@ def inputs() -> list[Path]:
 def core() -> list[Path]:
     """Every file that the package is made of in the page: no lesson's text, no server."""
     lessons = ROOT / "microgpt" / "lessons"
-    found = _walk(ROOT / "microgpt", {"__pycache__", "site"})
+    found = _walk(ROOT / "microgpt", {"__pycache__", "site", "built"})
     return [file for file in found if file.suffix != ".md" or not file.is_relative_to(lessons)]
 
 
