@@ -13,13 +13,16 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from microgpt import data
 from microgpt.errors import LeavesContract, MicrogptError
 from microgpt.source import NEEDED, ORIGINAL, execute, explain
+
+if TYPE_CHECKING:
+    from microgpt.engines.rehearse import Rehearsal, Schedule
 
 HELD_OUT = 200  # documents that a held-out loss is measured on, unless told otherwise
 ASKED = 100  # documents of a task whose answers are asked for, unless told otherwise
@@ -269,6 +272,29 @@ class Run:
             except LeavesContract as why:
                 self._fall_back(why)
         return self._compiled
+
+    def schedule(self, ids: Callable[[str], tuple[int, ...]]) -> Schedule | Rehearsal:
+        """What the training steps from here on are, for an engine that is not the source's own.
+
+        Args:
+            ids: a document's tokens, as many as the context holds and the next one.
+
+        Raises:
+            LeavesContract: they cannot be told without running the source.
+        """
+        from microgpt.engines.rehearse import Rehearsal, Schedule, plain
+
+        if self.context is None:
+            raise LeavesContract("it has no limit to the tokens that it reads at once")
+        if plain(self.source):
+            assert self.steps is not None and self.batch is not None and self.lr is not None
+            return Schedule(self.train_docs, ids, self.batch, self.steps, self.lr, self.step)
+        if self.step and not self.resumable:
+            raise LeavesContract("its train takes no start and moments, so it cannot go on")
+        return Rehearsal(
+            self.source, self._params, self._weights, self.train_docs, self.vocab,
+            self._training | ({"start": self.step} if self.step else {}), self._moments is not None,
+        )  # fmt: skip
 
     def _fall_back(self, why: LeavesContract) -> None:
         self._pull()
@@ -604,25 +630,12 @@ class _Compiled:
 
     def __init__(self, run: Run) -> None:
         from microgpt.engines.fast import Fast
-        from microgpt.engines.rehearse import Rehearsal, Schedule, plain
 
-        context = run.context
-        if context is None:
-            raise LeavesContract("it has no limit to the tokens that it reads at once")
-        if plain(run.source):
-            assert run.steps is not None and run.batch is not None and run.lr is not None
-            self.schedule: Schedule | Rehearsal = Schedule(
-                run.train_docs, lambda doc: self.fast.ids(doc), run.batch, run.steps, run.lr,
-                run.step,
-            )  # fmt: skip
-        else:
-            if run.step and not run.resumable:
-                raise LeavesContract("its train takes no start and moments, so it cannot go on")
-            self.schedule = Rehearsal(
-                run.source, run._params, run._weights, run.train_docs, run.vocab,
-                run._training | ({"start": run.step} if run.step else {}), run._moments is not None,
-            )  # fmt: skip
-        self.fast = Fast(run.source, run.namespace, run._params, run.vocab, context, self.schedule)
+        self.schedule = run.schedule(lambda doc: self.fast.ids(doc))
+        assert run.context is not None
+        self.fast = Fast(
+            run.source, run.namespace, run._params, run.vocab, run.context, self.schedule
+        )
         self.state = self.fast.open()
         self.state.load(0, [w.data for w in run._weights], run._moments)
         self.ahead = False

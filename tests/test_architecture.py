@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "microgpt"
-CORE = {"gpt", "errors", "source", "data", "run", "xray", "checkpoint", "lessons", "bridge"}
+CORE = {
+    "gpt", "errors", "source", "data", "engines", "run", "xray", "checkpoint", "lessons", "bridge",
+}  # fmt: skip
 BUILD = {"parse.py", "facts.py", "listing.py", "__main__.py"}  # of lessons: the browser has none
 ALLOWED = {
     "gpt": set(),
     "errors": set(),
     "source": {"errors"},
     "data": {"errors", "data"},
-    "run": {"errors", "source", "data"},
+    "engines": {"errors", "source", "engines"},
+    "run": {"errors", "source", "data", "engines"},
     "xray": {"errors", "source"},
     "checkpoint": {"errors", "source", "data", "run"},
     "lessons": {"errors", "source", "data", "run", "xray", "checkpoint", "lessons"},

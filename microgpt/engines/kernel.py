@@ -1,8 +1,8 @@
 """The compiled kernel: which file of it fits this machine, and its functions.
 
-The kernel is one C file (`kernel/kernel.c`), built for several systems and processors when the package
-is made, and loaded here with `ctypes`. Where no build of it fits, there is none, and the reference
-engine does the work.
+The kernel is one C file (`kernel/kernel.c`), built for several systems and processors when the
+package is made, and loaded here with `ctypes`. Where no build of it fits, there is none, and the
+reference engine does the work.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ FOLDER = Path(__file__).with_name("built")
 VERSION = 1  # of the program format; a kernel of another version is not used
 SYSTEMS = {"linux": ("linux", "so"), "darwin": ("macos", "dylib"), "win32": ("windows", "dll")}
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-LANES = {
-    "v4": (8, 16),
-    "v3": (8,),
-    "v2": (4,),
-    "v1": (4,),
-}  # runs that fit side by side into a vector
 LEVELS = {"x86_64": ("v4", "v3", "v2"), "aarch64": ("v1",)}  # of processors, the newest first
+# How many runs a level of processor does side by side.
+LANES = {"v4": (8, 16), "v3": (8,), "v2": (4,), "v1": (4,)}
 
 
 def filename() -> str | None:
@@ -38,9 +34,16 @@ def filename() -> str | None:
 class Kernel:
     """One build of the kernel, for the newest processor that it and this machine know.
 
+    Args:
+        path: the file.
+        level: the processor to use it as, such as `v3`; this machine's when None.
+
     Attributes:
-        level: which, such as `v3`.
+        level: as given, or found.
         lanes: how many runs can be trained side by side, besides 1.
+
+    Raises:
+        OSError: it cannot be loaded, is of another version, or not for this processor.
     """
 
     def __init__(self, path: Path, level: str | None = None) -> None:
@@ -49,9 +52,11 @@ class Kernel:
             raise OSError(f"{path.name} is of another version than this package")
         best = library.level()
         levels = LEVELS[path.name.partition(".")[0].split("-")[1]]
-        self.level = level or next(name for name in levels if int(name[1:]) <= best)
+        found = level or next((name for name in levels if int(name[1:]) <= best), None)
+        if found is None:
+            raise OSError(f"{path.name} is for newer processors than this one")
         self._library = library
-        self.lanes = LANES[self.level]
+        self.level, self.lanes = found, LANES[found]
 
     def functions(self, lanes: int = 1) -> Functions:
         """The kernel's functions for that many runs side by side: 1, or one of `lanes`."""
@@ -59,7 +64,7 @@ class Kernel:
 
 
 class Functions:
-    """What the kernel can do; its comments say what each takes."""
+    """What the kernel can do, for so many runs side by side; its comments say what each takes."""
 
     def __init__(self, library: Any, level: str) -> None:
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
@@ -70,10 +75,8 @@ class Functions:
             return found
 
         program, documents = [pointer] * 5, [pointer] * 3
-        self.train = function(
-            "train", *program, *documents, whole, whole, whole, pointer, pointer, pointer, whole, whole, whole,
-            pointer, pointer,
-        )  # fmt: skip
+        numbers, threads = [pointer] * 3, [whole] * 3 + [pointer] * 2
+        self.train = function("train", *program, *documents, *[whole] * 3, *numbers, *threads)
         self.forward = function("forward", *program, *documents, whole)
         self.first_bad = function("first_bad", *program, *documents, whole)
         self.measure = function("measure", *program, *documents, whole, pointer, pointer)
@@ -88,5 +91,5 @@ def kernel() -> Kernel | str:
         return f"the fast engine is not built for {platform.system()} on {platform.machine()}"
     try:
         return Kernel(FOLDER / name)
-    except (OSError, AttributeError, LookupError, StopIteration):
+    except (OSError, AttributeError, LookupError):
         return f"the fast engine's file {name} is missing or cannot be loaded"

@@ -1,15 +1,17 @@
-"""Record a program: run the model of a source once, on tensors that only write down what is done to them.
+"""Record a program: run the model of a source once, on tensors that only note what is done to them.
 
 The file's model functions are written in a contract of about a dozen operations. A `Recorder` runs
-them on tensors that hold no numbers: each operation appends a `Node` to a list, the *tape*, with the
+them on tensors that hold no numbers: each operation adds a `Node` to a list, the *tape*, with the
 shape of its result, the nodes that it was made from, and what it does. How many tokens a document
-has is not known then; it is a `Length`, and the tape holds for every length.
+has is not known then; it is a `Length`, and the tape holds for every length. A program that asks
+for the number itself is recorded once for each length, and the tapes must fit into one.
 
 What an operation does to each cell (`+`, `relu`, ...) is not known here either: it is read from the
-source, whose `cellwise` functions are run on symbols and give an `Expression` for the value and one
-for each slope. So an edit of them, or a new one, is recorded like the rest. Only the operations that
-move cells (`@`, `transpose`, `sum`, ...) have a meaning of their own here, the file's; a source that
-edits those, or that does something that symbols cannot follow, is refused with `LeavesContract`.
+source, whose functions of cells are run on symbols and give an `Expression` for the value and one
+for each slope. So an edit of them, or a new one, is recorded like the rest. Only the operations
+that move cells (`@`, `transpose`, `sum`, ...) have a meaning of their own here, the file's. A
+source that edits those, or that does something symbols cannot follow, is refused with
+`LeavesContract`: it never gets numbers that the file itself would not give.
 """
 
 from __future__ import annotations
@@ -18,118 +20,224 @@ import ast
 import builtins
 import contextlib
 import io
+import itertools
 import math
+import operator
+import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import FunctionType, TracebackType
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from microgpt.errors import LeavesContract
-from microgpt.source import FILENAME, ORIGINAL, execute
+from microgpt.source import AUTOGRAD, FILENAME, ORIGINAL, execute, explain, sections
 
 MOST_NODES = 20_000  # a tape longer than this is not worth recording
-MOST_BRANCHES = 32  # ways through one function of cells, by its comparisons
+MOST_WAYS = 32  # through one function of cells, by its comparisons
+MOST_PARTS = 200  # operations of one function of cells
+MOST_NUMBERS = 10_000_000  # in tensors that a program makes of numbers, for all lengths
+NO_NUMBER = "a number in it cannot be computed, {}"
+UNLIKE = "it does other things for short documents than for long ones"
+
+Matrix = list[list[float]]
 
 
-class _Looked(Exception):
+class _Looked(BaseException):
     """The program asked how many tokens there are, as a number: it must be recorded for each."""
+
+
+class _Fork(BaseException):
+    """The program goes one way or another by this comparison of cells."""
+
+    def __init__(self, condition: Expression) -> None:
+        self.condition = condition
+
+
+class _Watch(threading.local):
+    """Whether code of the source is running, and which way it is to go. Each thread has its own."""
+
+    def __init__(self) -> None:
+        self.on = False  # the source's own comparisons are asked about, ours are not
+        self.taken: list[bool] | None = None  # what each comparison of cells shall say, in order
+        self.used = 0
+        self.as_written = False  # for one of several lengths: a 1 here may be a 2 there
+
+    def decide(self, condition: Expression) -> bool:
+        """Which way to go."""
+        if condition.op == "number":
+            return bool(condition.args[0])
+        if self.taken is None:
+            _look(condition)
+            raise LeavesContract("which way it goes depends on the numbers in a matrix")
+        if self.used == len(self.taken):
+            raise _Fork(condition)
+        self.used += 1
+        return self.taken[self.used - 1]
+
+    def explore(self, run: Callable[[], Sequence[Any]]) -> list[Expression]:
+        """What `run` gives, whichever way it goes: each way is taken, and the results are put
+        together, one by one, as the comparisons come out."""
+        before, count = (self.on, self.taken, self.used), 0
+
+        def go(taken: list[bool]) -> list[Expression]:
+            nonlocal count
+            count += 1
+            if count > MOST_WAYS:
+                raise LeavesContract("a function of cells has too many ways through it")
+            self.on, self.taken, self.used = True, taken, 0
+            try:
+                return [expression(value) for value in run()]
+            except _Fork as fork:
+                condition = fork.condition
+            yes, no = go([*taken, True]), go([*taken, False])
+            if len(yes) != len(no):
+                raise LeavesContract("a function of cells gives more in one case than in another")
+            return [arithmetic("where", condition, a, b) for a, b in zip(yes, no)]
+
+        try:
+            return go([])
+        finally:
+            self.on, self.taken, self.used = before
+
+
+_watch = _Watch()
 
 
 # ---- Expressions: what is done to a cell ----
 
 
 class Expression:
-    """Arithmetic on symbols: `op` and its arguments, each made once, so that equal ones are the same.
+    """Arithmetic on symbols: `op` and its arguments. Equal ones are one and the same object.
 
-    The leaves are `input` (the cell of the k-th matrix), `number`, `length` (the number of tokens, as
-    a times it plus b) , `each` (a number for each length, from the first) and `symbol` (a name).
+    The leaves are `input` (the cell of the k-th matrix), `number`, `length` (the number of tokens,
+    times a, plus b), `each` (a number for each length, from the first) and `symbol` (a name).
     """
 
-    __slots__ = ("args", "op")
+    __slots__ = ("__weakref__", "args", "op")
     op: str
     args: tuple[Any, ...]
-    _made: dict[tuple[Any, ...], Expression] = {}  # noqa: RUF012
+    _made: ClassVar[WeakValueDictionary[tuple[Any, ...], Expression]] = WeakValueDictionary()
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __new__(cls, op: str, *args: Any) -> Expression:
         key = (op, *[id(a) if isinstance(a, Expression) else (type(a), a) for a in args])
-        made = cls._made.get(key)
-        if made is None:
-            if len(cls._made) > 200_000:
-                cls._made.clear()
-            made = super().__new__(cls)
-            made.op, made.args = op, args
-            cls._made[key] = made
+        with cls._lock:
+            made = cls._made.get(key)
+            if made is None:
+                made = super().__new__(cls)
+                made.op, made.args = op, args
+                cls._made[key] = made
         return made
+
+    @property
+    def leaf(self) -> bool:
+        """Whether it is not made of others."""
+        return not (self.args and isinstance(self.args[0], Expression))
 
     def __repr__(self) -> str:
         return f"{self.op}({', '.join(map(repr, self.args))})"
 
     def __add__(self, other: Any) -> Any:
-        return _arithmetic("add", self, other)
+        return arithmetic("add", self, other)
 
     def __radd__(self, other: Any) -> Any:
-        return _arithmetic("add", other, self)
+        return arithmetic("add", other, self)
 
     def __sub__(self, other: Any) -> Any:
-        return _arithmetic("sub", self, other)
+        return arithmetic("sub", self, other)
 
     def __rsub__(self, other: Any) -> Any:
-        return _arithmetic("sub", other, self)
+        return arithmetic("sub", other, self)
 
     def __mul__(self, other: Any) -> Any:
-        return _arithmetic("mul", self, other)
+        return arithmetic("mul", self, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return _arithmetic("mul", other, self)
+        return arithmetic("mul", other, self)
 
     def __truediv__(self, other: Any) -> Any:
-        return _arithmetic("div", self, other)
+        return arithmetic("div", self, other)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return _arithmetic("div", other, self)
+        return arithmetic("div", other, self)
 
     def __pow__(self, other: Any) -> Any:
-        return _arithmetic("pow", self, other)
+        return arithmetic("pow", self, other)
 
     def __rpow__(self, other: Any) -> Any:
-        return _arithmetic("pow", other, self)
+        return arithmetic("pow", other, self)
 
     def __neg__(self) -> Any:
-        return _arithmetic("mul", self, -1)
+        return arithmetic("mul", self, -1)
 
     def __pos__(self) -> Expression:
         return self
 
     def __abs__(self) -> Any:
-        return _arithmetic("max", self, _arithmetic("mul", self, -1))
+        return arithmetic("max", self, arithmetic("mul", self, -1))
 
     def __gt__(self, other: Any) -> Any:
-        return _arithmetic("gt", self, other)
+        return arithmetic("gt", self, other)
 
     def __lt__(self, other: Any) -> Any:
-        return _arithmetic("gt", other, self)
+        return arithmetic("gt", other, self)
 
     def __ge__(self, other: Any) -> Any:
-        return _arithmetic("ge", self, other)
+        return arithmetic("ge", self, other)
 
     def __le__(self, other: Any) -> Any:
-        return _arithmetic("ge", other, self)
+        return arithmetic("ge", other, self)
+
+    def __eq__(self, other: object) -> Any:
+        if not _watch.on or not isinstance(other, Expression | Length | int | float):
+            return self is other
+        return arithmetic("mul", arithmetic("ge", self, other), arithmetic("ge", other, self))
+
+    def __ne__(self, other: object) -> Any:
+        same = self == other
+        return arithmetic("sub", 1.0, same) if isinstance(same, Expression) else not same
+
+    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
-        return _branches.decide(self)
+        return _watch.decide(self)
 
     def __float__(self) -> float:
+        if self.op == "number":
+            return float(self.args[0])
+        _look(self)
         raise LeavesContract("it turns a cell into a plain number")
 
-    __int__ = __index__ = __round__ = __float__  # type: ignore[assignment]
+    def _whole(self, *_: Any) -> Any:
+        _look(self)
+        raise LeavesContract("it turns a cell into a whole number")
+
+    __int__ = __index__ = __round__ = __trunc__ = __floor__ = __ceil__ = _whole
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _whole
+
+
+def _look(e: Expression) -> None:
+    """Where an expression depends on nothing but the number of tokens, ask for that."""
+    if not any(part.op in ("input", "symbol") for part in parts(e)):
+        raise _Looked
 
 
 def number(value: float) -> Expression:
+    """The expression of a number."""
     return Expression("number", float(value))
 
 
 def expression(value: Any) -> Expression:
-    """A number, a length or an expression, as an expression."""
+    """A number, a length or an expression, as an expression.
+
+    Raises:
+        LeavesContract: it is something else.
+    """
     if isinstance(value, Expression):
         return value
     if isinstance(value, Length):
@@ -139,150 +247,142 @@ def expression(value: Any) -> Expression:
     raise LeavesContract(f"it computes with a {type(value).__name__} where a number is expected")
 
 
-def _arithmetic(op: str, *values: Any) -> Any:
-    """An operation on cells; of numbers only it is done at once, and what changes nothing is left out."""
+def parts(*es: Expression) -> list[Expression]:
+    """All that expressions are made of, each once, what is needed first; they are among it."""
+    seen: dict[Expression, None] = {}
+    todo = [(e, False) for e in reversed(es)]
+    while todo:
+        e, ready = todo.pop()
+        if ready or e.leaf:
+            seen.setdefault(e)
+        elif e not in seen:
+            todo.append((e, True))
+            todo += [(a, False) for a in reversed(e.args)]
+    return list(seen)
+
+
+def rebuilt(e: Expression, leaf: Callable[[Expression], Expression]) -> Expression:
+    """The same arithmetic on other leaves; what then changes nothing is left out."""
+    made: dict[Expression, Expression] = {}
+    for part in parts(e):
+        made[part] = leaf(part) if part.leaf else arithmetic(part.op, *[made[a] for a in part.args])
+    return made[e]
+
+
+# What each operation does to numbers; the kernel does the same.
+NUMERIC: dict[str, Callable[..., float]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+    "pow": math.pow, "max": max, "min": min, "gt": lambda a, b: float(a > b),
+    "ge": lambda a, b: float(a >= b), "where": lambda c, a, b: a if c else b,
+    "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh,
+}  # fmt: skip
+CALLS = ("exp", "log", "sqrt", "tanh")  # functions of `math` that a cell may be given to
+
+
+def computed(
+    e: Expression,
+    inputs: Sequence[list[float]],
+    count: int,
+    tokens: int = 0,
+    symbols: dict[str, float] | None = None,
+) -> list[float]:
+    """The numbers that an expression stands for in so many cells.
+
+    Args:
+        inputs: for each input its number in every cell.
+        tokens: how many tokens the document has.
+        symbols: the number of each name.
+
+    Raises:
+        ArithmeticError, ValueError, TypeError: there is no such number.
+    """
+    made: dict[Expression, list[float]] = {}
+    for part in parts(e):
+        if part.op == "input":
+            made[part] = inputs[part.args[0]]
+        elif part.leaf:
+            made[part] = [_leaf(part, tokens, symbols or {})] * count
+        else:
+            made[part] = list(map(NUMERIC[part.op], *[made[a] for a in part.args]))
+    return made[e]
+
+
+def _leaf(e: Expression, tokens: int, symbols: dict[str, float]) -> float:
+    if e.op == "length":
+        return float(e.args[0] * tokens + e.args[1])
+    if e.op == "each":
+        return float(e.args[0][tokens - 1])
+    return float(symbols[e.args[0]] if e.op == "symbol" else e.args[0])
+
+
+def evaluate(e: Expression, symbols: dict[str, float], tokens: int = 0) -> float:
+    """The number that an expression without inputs stands for; arguments and errors as of
+    `computed`."""
+    return computed(e, [], 1, tokens, symbols)[0]
+
+
+def arithmetic(op: str, *values: Any) -> Any:
+    """An operation on cells, as an expression.
+
+    What is done to numbers only is done at once, and what changes nothing is left out. Gives
+    `NotImplemented`, as Python's operators do, when a value is neither number, length nor
+    expression.
+
+    Raises:
+        LeavesContract: an operation on numbers has no result.
+    """
     if not all(isinstance(value, Expression | Length | int | float) for value in values):
         return NotImplemented
     args = [expression(value) for value in values]
-    if (
-        _branches.as_written
-        and op in ("add", "sub", "mul", "div")
-        and any(a.op != "number" for a in args)
-    ):
-        return Expression(op, *args)
     if all(arg.op == "number" for arg in args):
         try:
             return number(NUMERIC[op](*[arg.args[0] for arg in args]))
         except (ArithmeticError, ValueError, TypeError) as error:
-            raise LeavesContract(f"a number in it cannot be computed: {error}") from error
-    if op == "mul":
-        if args[1].op == "number" and args[1].args[0] == 1:
-            return args[0]
-        if args[0].op == "number" and args[0].args[0] == 1:
-            return args[1]
-        if args[0].op == "number":
-            args.reverse()  # the number last
-    if op in ("add", "sub") and args[1].op == "number" and args[1].args[0] == 0:
-        return args[0]
-    if op == "add" and args[0].op == "number":
-        if args[0].args[0] == 0:
-            return args[1]
-        args.reverse()
+            raise LeavesContract(NO_NUMBER.format(error)) from error
+    if _watch.as_written:
+        return Expression(op, *args)
+    known = [arg.args[0] if arg.op == "number" else None for arg in args]
     if op == "add":
-        for one, other in (args, args[::-1]):
-            if other.op == "mul" and other.args[1] is number(-1):
-                return _arithmetic("sub", one, other.args[0])
-    if op == "div" and args[1].op == "number" and args[1].args[0] == 1:
+        return _sum(args, known)
+    if op == "mul":
+        if known[0] == 1:
+            return args[1]
+        return args[0] if known[1] == 1 else Expression(op, *_number_last(args, known))
+    if (op == "sub" and known[1] == 0) or (op == "div" and known[1] == 1):
         return args[0]
-    if op == "pow" and args[1].op == "number":
-        power = args[1].args[0]
-        if power == 1:
-            return args[0]
-        if power == 2:
-            return _arithmetic("mul", args[0], args[0])
-        if power == 0.5:
-            return Expression("sqrt", args[0])
-        if power == 0:
-            return number(1)
-        if power in (-1, -2, -0.5):
-            return _arithmetic("div", 1.0, _arithmetic("pow", args[0], -power))
-        if power in (3, 4, -3, -4):
-            half = _arithmetic("pow", args[0], abs(power) - 1)
-            whole = _arithmetic("mul", half, args[0])
-            return whole if power > 0 else _arithmetic("div", 1.0, whole)
-        if power in (1.5, -1.5):
-            whole = _arithmetic("mul", args[0], Expression("sqrt", args[0]))
-            return whole if power > 0 else _arithmetic("div", 1.0, whole)
+    if op == "pow" and known[1] is not None:
+        return _power(args[0], known[1])
     if op == "where" and args[1] is args[2]:
         return args[1]
     return Expression(op, *args)
 
 
-def simplified(e: Expression) -> Expression:
-    """The same, without what changes nothing."""
-    if not e.args or not isinstance(e.args[0], Expression):
-        return e
-    result: Expression = _arithmetic(e.op, *[simplified(a) for a in e.args])
-    return result
+def _number_last(args: list[Expression], known: list[float | None]) -> list[Expression]:
+    return args[::-1] if known[0] is not None else args
 
 
-def _log(x: float) -> float:
-    return math.log(x)
+def _sum(args: list[Expression], known: list[float | None]) -> Any:
+    if 0 in known:
+        return args[1 - known.index(0)]
+    args = _number_last(args, known)
+    for one, other in (args, args[::-1]):
+        if other.op == "mul" and other.args[1] is number(-1):
+            return arithmetic("sub", one, other.args[0])
+    return Expression("add", *args)
 
 
-NUMERIC: dict[str, Callable[..., float]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b, "pow": lambda a, b: a**b, "max": max, "min": min,
-    "gt": lambda a, b: float(a > b), "ge": lambda a, b: float(a >= b),
-    "where": lambda c, a, b: a if c else b, "exp": math.exp, "log": _log, "sqrt": math.sqrt,
-    "tanh": math.tanh,
-}  # fmt: skip
-CALLS = ("exp", "log", "sqrt", "tanh")  # functions of `math` that a cell may be given to
-
-
-def evaluate(e: Expression, symbols: dict[str, float], tokens: int = 0) -> float:
-    """The number that an expression without inputs stands for."""
-    if e.op == "number":
-        return float(e.args[0])
-    if e.op == "symbol":
-        return symbols[e.args[0]]
-    if e.op == "length":
-        return float(e.args[0] * tokens + e.args[1])
-    if e.op == "each":
-        return float(e.args[0][tokens - 1])
-    return NUMERIC[e.op](*[evaluate(a, symbols, tokens) for a in e.args])
-
-
-class _Branches:
-    """The ways through a function whose course depends on a cell: each is taken once, and the results
-    are put together, cell by cell, as the comparisons come out."""
-
-    def __init__(self) -> None:
-        self.taken: list[bool] | None = None
-        self.used = 0
-        self.as_written = False  # for one of several lengths: a 1 here may be a 2 there
-
-    class Fork(Exception):
-        def __init__(self, condition: Expression) -> None:
-            self.condition = condition
-
-    def decide(self, condition: Expression) -> bool:
-        if condition.op == "number":
-            return bool(condition.args[0])
-        if self.taken is None:
-            raise LeavesContract("which way it goes depends on the numbers in a matrix")
-        if self.used == len(self.taken):
-            raise _Branches.Fork(condition)
-        self.used += 1
-        return self.taken[self.used - 1]
-
-    def explore(self, run: Callable[[], list[Any]]) -> list[Expression]:
-        """What `run` gives, whichever way it goes."""
-        before, count = (self.taken, self.used), 0
-
-        def go(taken: list[bool]) -> list[Expression]:
-            nonlocal count
-            count += 1
-            if count > MOST_BRANCHES:
-                raise LeavesContract("a function of cells has too many ways through it")
-            self.taken, self.used = taken, 0
-            try:
-                return [expression(value) for value in run()]
-            except _Branches.Fork as fork:
-                yes, no = go([*taken, True]), go([*taken, False])
-                if len(yes) != len(no):
-                    raise LeavesContract(
-                        "a function of cells gives more in one case than in another"
-                    ) from None
-                return [_arithmetic("where", fork.condition, a, b) for a, b in zip(yes, no)]
-
-        try:
-            return go([])
-        finally:
-            self.taken, self.used = before
-
-
-_branches = _Branches()
+def _power(x: Expression, power: float) -> Any:
+    """x to a power that is known, by multiplying, dividing and roots where it is a simple one."""
+    if power < 0 and -power in (0.5, 1, 1.5, 2, 3, 4):
+        return arithmetic("div", 1.0, _power(x, -power))
+    if power in (0, 1):
+        return x if power else number(1)
+    if power in (0.5, 1.5):
+        root = Expression("sqrt", x)
+        return root if power == 0.5 else arithmetic("mul", x, root)
+    if power in (2, 3, 4):
+        return arithmetic("mul", _power(x, power - 1), x)
+    return Expression("pow", x, number(power))
 
 
 # ---- Sizes ----
@@ -297,12 +397,14 @@ class Length:
         self.times, self.plus = times, plus
 
     def __repr__(self) -> str:
-        return f"{self.times}T{self.plus:+}"
+        return f"{self.times if self.times != 1 else ''}T{f'{self.plus:+}' if self.plus else ''}"
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Length):
+            if self.times != other.times and _watch.on:
+                raise _Looked  # they are equal at some length
             return (self.times, self.plus) == (other.times, other.plus)
-        if isinstance(other, int):
+        if isinstance(other, int | float | Expression) and _watch.on:
             raise _Looked
         return NotImplemented
 
@@ -311,7 +413,7 @@ class Length:
 
     def _affine(self, other: Any, sign: int, op: str, swapped: bool = False) -> Any:
         if isinstance(other, bool) or not isinstance(other, int | Length):
-            return _arithmetic(op, *((other, self) if swapped else (self, other)))
+            return arithmetic(op, *((other, self) if swapped else (self, other)))
         times, plus = (other.times, other.plus) if isinstance(other, Length) else (0, other)
         if swapped:
             return _size(times + sign * self.times, plus + sign * self.plus)
@@ -331,30 +433,32 @@ class Length:
     def __mul__(self, other: Any) -> Any:
         if type(other) is int:
             return _size(self.times * other, self.plus * other)
-        return _arithmetic("mul", self, other)
+        return arithmetic("mul", self, other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Any:
-        return _arithmetic("div", self, other)
+        return arithmetic("div", self, other)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return _arithmetic("div", other, self)
+        return arithmetic("div", other, self)
 
     def __pow__(self, other: Any) -> Any:
-        return _arithmetic("pow", self, other)
+        return arithmetic("pow", self, other)
 
     def __rpow__(self, other: Any) -> Any:
-        return _arithmetic("pow", other, self)
+        return arithmetic("pow", other, self)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> Size:
         return _size(-self.times, -self.plus)
 
-    def _look(self, *_: Any) -> Any:
+    def _asked(self, *_: Any) -> Any:
         raise _Looked
 
-    __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = __bool__ = _look
-    __mod__ = __floordiv__ = __rmod__ = __rfloordiv__ = _look
+    __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = __bool__ = _asked
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _asked
+    __abs__ = __round__ = __trunc__ = __floor__ = __ceil__ = __pos__ = _asked
+    __format__ = __str__ = _asked
 
 
 Size = int | Length
@@ -370,25 +474,57 @@ def at(size: Size, tokens: int) -> int:
 
 
 def same(a: Size, b: Size) -> bool:
-    if isinstance(a, Length) != isinstance(b, Length):
-        return False
-    return a == b
+    """Whether two sizes are equal in every document."""
+    return (at(a, 0), at(a, 1)) == (at(b, 0), at(b, 1))
+
+
+def whole(size: Size, line: int = 0) -> int:
+    """A size that does not grow with the document.
+
+    Raises:
+        LeavesContract: it does.
+    """
+    if isinstance(size, Length):
+        raise refusal("a matrix in it grows with the document where none can", line)
+    return size
 
 
 # ---- The tape ----
 
-Matrix = list[list[float]]
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A matrix that no weight stands behind.
+
+    Attributes:
+        compute: gives it for a number of tokens.
+        nested: whether those for different numbers of tokens are equal where both have a cell, so
+            that the smaller is the upper left part of the larger.
+    """
+
+    compute: Callable[[int], Matrix]
+    nested: bool
+
+    def at(self, tokens: int) -> Matrix:
+        """The matrix for that many tokens.
+
+        Raises:
+            LeavesContract: a number in it cannot be computed.
+        """
+        try:
+            return self.compute(tokens)
+        except (ArithmeticError, ValueError, TypeError) as error:
+            raise LeavesContract(NO_NUMBER.format(error)) from error
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     """One operation: what it does, to which nodes before it, and the shape that comes of it.
 
     | op | detail |
     |---|---|
     | `weight` | its number, in the order of `leaves` |
-    | `constant` | (a function of the number of tokens that gives its matrix, whether a longer one only adds
-    to it) |
+    | `constant` | a `Constant` |
     | `targets` | None: one row a token, 1 where its column is the next token |
     | `cells` | (the value, a slope for each parent), expressions of the parents' cells |
     | `product` | None: rows times columns |
@@ -397,6 +533,8 @@ class Node:
     | `sum`, `max` | None: along each row |
     | `triu` | how far right of the diagonal it begins |
     | `transpose` | None |
+
+    `line` is the line of the source that did it, 0 when none did.
     """
 
     op: str
@@ -407,11 +545,11 @@ class Node:
     line: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class Tape:
     """The operations of one function of the model, in the order in which they were done.
 
-    `result` is the node of its value. `longest` is the most tokens that it holds for.
+    `result` is the node of its value, `longest` the most tokens that it holds for.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -430,80 +568,121 @@ class _Token:
     def _refuse(self, *_: Any) -> Any:
         raise LeavesContract("it computes with the number of a token")
 
-    __add__ = __radd__ = __sub__ = __mul__ = __mod__ = __floordiv__ = __lt__ = __gt__ = _refuse
-    __index__ = __int__ = __float__ = __eq__ = __bool__ = _refuse  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refuse
+    __rtruediv__ = __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __pow__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __bool__ = _refuse
+    __index__ = __int__ = __float__ = __format__ = __str__ = _refuse
+    __hash__ = __eq__ = _refuse
 
 
 class _Tokens:
     """All tokens of the document, in order, when their number is not known."""
 
-    def _look(self, *_: Any) -> Any:
+    def _asked(self, *_: Any) -> Any:
         raise _Looked
 
-    __iter__ = __len__ = __getitem__ = __contains__ = _look
+    __iter__ = __len__ = __getitem__ = __contains__ = __reversed__ = __add__ = __radd__ = _asked
+    __mul__ = __rmul__ = __getattr__ = _asked
+    __eq__ = __hash__ = _asked
 
 
-# What moves cells has the file's meaning, which this module and the kernel implement.
+# ---- What a source may not change ----
+
+# What moves cells has the file's meaning, which this module and the kernel have a copy of.
 FIXED = (
-    "flip", "add", "mul", "pick", "matmul", "stretch", "shrink", "backward", "Tensor.__init__",
-    "Tensor.cellwise", "Tensor.__matmul__", "Tensor.__getitem__", "Tensor.sum", "Tensor.triu",
-    "Tensor.transpose", "Tensor.amax", "Tensor.new_full",
+    "flip", "add", "mul", "pick", "dot", "matmul", "stretch", "shrink", "backward",
+    "Tensor.__init__", "Tensor.cellwise", "Tensor.__matmul__", "Tensor.__getitem__",
+    "Tensor.sum", "Tensor.triu", "Tensor.transpose", "Tensor.amax", "Tensor.new_full",
 )  # fmt: skip
 
 
 def _definitions(source: str) -> dict[str, tuple[str, int]]:
-    """Every function of a source by its path, as a text that ignores layout, and its line."""
+    """Every function of a source by its path, and every name that it assigns at its top, as a text
+    that ignores layout, and its line."""
     found: dict[str, tuple[str, int]] = {}
 
-    def walk(body: list[ast.stmt], path: str) -> None:
+    def read(body: list[ast.stmt], path: str) -> None:
         for statement in body:
             if isinstance(statement, ast.FunctionDef):
-                found[path + statement.name] = (ast.dump(statement), statement.lineno)
+                found[path + statement.name] = ast.dump(statement), statement.lineno
             elif isinstance(statement, ast.ClassDef):
-                walk(statement.body, f"{path}{statement.name}.")
+                read(statement.body, f"{path}{statement.name}.")
+            elif isinstance(statement, ast.Assign):
+                for target in statement.targets:
+                    for name in ast.walk(target):
+                        if isinstance(name, ast.Name):
+                            found[path + name.id] = ast.dump(statement), statement.lineno
 
-    walk(ast.parse(source).body, "")
+    read(ast.parse(source).body, "")
     return found
 
 
 _ORIGINAL = _definitions(ORIGINAL)
+_ORIGINAL_LINES = frozenset(ORIGINAL.splitlines())
 
 
 def unedited(source: str, *names: str) -> str | None:
-    """The first of these functions that a source has changed, left out or made twice; None when none."""
+    """The first of these functions, such as `train` or `Tensor.sum`, that a source has changed or
+    left out; None when none."""
     try:
         found = _definitions(source)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError):
         return names[0]
     return next((n for n in names if n not in found or found[n][0] != _ORIGINAL[n][0]), None)
 
 
-def _math() -> Any:
-    """The `math` of a recorded source: its functions also take cells."""
+def _refuse_edits(source: str, space: dict[str, Any]) -> None:
+    """Refuse a source in which a fixed function is not the file's, be it that its text is another,
+    that something else was put in its place, or that what it calls was."""
+    found = _definitions(source)
+    changed = unedited(source, *FIXED)
+    for name in FIXED:
+        owner, _, method = name.rpartition(".")
+        made = vars(space[owner]).get(method) if owner else space.get(name)
+        code = getattr(made, "__code__", None)
+        if changed is None and name != "dot" and (
+            code is None or (code.co_filename, code.co_firstlineno) != (FILENAME, found[name][1])
+        ):  # fmt: skip
+            changed = name
+    if changed is not None:
+        line = found[changed][1] if changed in found else None
+        raise refusal(f"it changes {changed}, which the fast engine has a copy of", line)
+    for name in _called() & set(space):
+        raise refusal(f"it has a {name} of its own", found.get(name, ("", None))[1])
 
-    class Module:
-        def __getattr__(self, name: str) -> Any:
-            real = getattr(math, name)
-            if not callable(real):
-                return real
 
-            def call(*args: Any) -> Any:
-                if not any(isinstance(a, Expression | Length) for a in args):
-                    return real(*args)
-                if name == "pow":
-                    return _arithmetic("pow", *args)
-                if name not in CALLS:
-                    raise LeavesContract(f"it gives a cell to math.{name}")
-                return _arithmetic(name, *args)
+@cache
+def _called() -> set[str]:
+    """Python's own functions that the fixed ones call."""
+    tree = ast.parse(ORIGINAL).body
+    names = {n.id for part in tree for n in ast.walk(part) if isinstance(n, ast.Name)}
+    return {name for name in names if hasattr(builtins, name) and name[0] != "_"}
 
-            return call
 
-    return Module()
+class _Math:
+    """The `math` of a recorded source: its functions also take cells and lengths."""
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(math, name)
+
+        def call(*args: Any) -> Any:
+            if not any(isinstance(a, Expression | Length) for a in args):
+                return real(*args)
+            if name == "pow" and len(args) == 2:
+                return arithmetic("pow", *args)
+            if name == "log" and len(args) == 2:
+                return arithmetic("div", *[arithmetic("log", a) for a in args])
+            if name in CALLS and len(args) == 1:
+                return arithmetic(name, *args)
+            for a in args:
+                _look(expression(a))
+            raise LeavesContract(f"it gives a cell to math.{name}")
+
+        return call if callable(real) else real
 
 
 def refuse(what: str) -> Callable[..., Any]:
-    """A function that a recorded source may not call."""
+    """A function that a recorded source may not call; `what` it would do, such as `prints`."""
 
     def call(*_: Any, **__: Any) -> Any:
         raise LeavesContract(f"it {what} as it runs")
@@ -512,10 +691,17 @@ def refuse(what: str) -> Callable[..., Any]:
 
 
 class _NoChance:
-    """The `random` of a recorded source: what is drawn when it is recorded would stay so."""
+    """The random numbers of a recorded source: what is drawn when it is recorded would stay so."""
 
     def __getattr__(self, name: str) -> Any:
         raise LeavesContract("its model draws random numbers")
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise LeavesContract("its model draws random numbers")
+
+
+def _draws(value: Any) -> bool:
+    return value is random or isinstance(getattr(value, "__self__", value), random.Random)
 
 
 def _extreme(op: str) -> Callable[..., Any]:
@@ -528,7 +714,7 @@ def _extreme(op: str) -> Callable[..., Any]:
             return real(values, **more) if len(args) == 1 and not more else real(*args, **more)
         best = values[0]
         for value in values[1:]:
-            best = _arithmetic(op, best, value)
+            best = arithmetic(op, best, value)
         return best
 
     return call
@@ -539,28 +725,38 @@ class Recorder:
 
     Args:
         source: the text of `gpt.py`, or of an edit of it.
-        weights: the shape of each weight, in the order of `leaves`.
-        params: the tree that the source's `init` made, whose leaves are those weights.
+        params: the tree of weights that the source's `init` made; only their shapes matter.
+        namespace: what that source defines.
+
+    Attributes:
+        source: as given.
+        space: what the source defines, its Tensor replaced by one that records.
+        shapes: (rows, columns) of each weight, in the order of `leaves`.
 
     Raises:
-        LeavesContract: the source edits an operation whose meaning is fixed.
+        LeavesContract: the source changes an operation whose meaning is fixed.
     """
 
     def __init__(self, source: str, params: Any, namespace: dict[str, Any]) -> None:
-        edited = unedited(source, *FIXED)
-        if edited is not None:
-            raise LeavesContract(f"it changes {edited}, which the fast engine has a copy of")
-        self._original = namespace
+        _refuse_edits(source, namespace)
         self.source = source
         with contextlib.redirect_stdout(io.StringIO()):  # it has been executed, and heard, before
             self.space = execute(source)
-        self.space.update(math=_math(), max=_extreme("max"), min=_extreme("min"))
-        self.space.update(print=refuse("prints"), input=refuse("asks"), open=refuse("opens a file"))
-        self.space["random"] = _NoChance()
-        self._tensor = self._make(self.space["Tensor"])
+        for name, value in list(self.space.items()):
+            if _draws(value):
+                self.space[name] = _NoChance()
+        ours = {"max": _extreme("max"), "min": _extreme("min"), "print": refuse("prints")}
+        ours |= {"input": refuse("asks"), "open": refuse("opens a file")}
+        for name, value in ours.items():
+            self.space.setdefault(name, value)
+        if self.space.get("math") is math:
+            self.space["math"] = _Math()
+        self._others = namespace["Tensor"]
+        self._tensor: Any = self._make(self.space["Tensor"])
         self.space["Tensor"] = self._tensor
-        self._cells: dict[Any, list[Expression]] = {}
-        self.tape = Tape()
+        self._traces: dict[Any, tuple[list[Expression], Any]] = {}
+        self._tape = Tape()
+        self._numbers = self._vocab = 0
         self._weights = namespace["leaves"](params)
         self._params = params
         self.shapes = [tuple(w.shape) for w in self._weights]
@@ -570,209 +766,288 @@ class Recorder:
     def record(
         self, function: Callable[[dict[str, Any], Any, Any, Any], Any], longest: int, vocab: int
     ) -> Tape:
-        """The tape of `function(namespace, params, ids, targets)`, for 1 to `longest` tokens.
+        """The tape of `function(space, params, ids, targets)`, for 1 to `longest` tokens.
+
+        Args:
+            function: what is recorded; it gives a tensor.
+            longest: the most tokens of a document.
+            vocab: the tokens there are: columns of the targets.
 
         Raises:
             LeavesContract: in words, why it cannot be.
         """
+        self._numbers, self._vocab = 0, vocab
         try:
-            tape = self._once(function, None, vocab)
+            tape = self._once(function, None)
             _hold(tape, longest)
+            again = self._once(function, None)
         except _Looked:
-            _branches.as_written = True
-            try:
-                tape = _together([self._once(function, t, vocab) for t in range(1, longest + 1)])
-            finally:
-                _branches.as_written = False
-            for node in tape.nodes:
-                if node.op == "cells":
-                    node.detail = tuple(map(simplified, node.detail))
+            tape, again = self._each(function, longest)
+        _repeats(tape, again, longest)
         tape.longest = longest
         return tape
 
-    def _once(self, function: Any, tokens: int | None, vocab: int) -> Tape:
-        self.tape = Tape()
+    def _each(self, function: Any, longest: int) -> tuple[Tape, Tape]:
+        """The tape from one for each length, made twice."""
+        _watch.as_written = True
+        try:
+            tapes = [self._once(function, tokens) for tokens in range(1, longest + 1)]
+            again = self._once(function, longest)
+        except _Looked:
+            raise LeavesContract("it asks how many tokens there are in a way of its own") from None
+        finally:
+            _watch.as_written = False
+        return _together(tapes), _together([*tapes[:-1], again])
+
+    def _once(self, function: Any, tokens: int | None) -> Tape:
+        self._tape = Tape()
         length: Size = Length(1, 0) if tokens is None else tokens
         ids: Any = _Tokens() if tokens is None else [_Token(i) for i in range(tokens)]
+        _watch.on = True
         try:
-            weights = [self._node("weight", (), *shape, i) for i, shape in enumerate(self.shapes)]
-            params = _replaced(self._params, {id(w): n for w, n in zip(self._weights, weights)})
-            targets = self._node("targets", (), length, vocab)
+            weights = [
+                self._node("weight", (), rows, columns, i)
+                for i, (rows, columns) in enumerate(self.shapes)
+            ]
+            params = self._replaced(
+                self._params, {id(w): n for w, n in zip(self._weights, weights)}
+            )
+            targets = self._node("targets", (), length, self._vocab)
             result = function(self.space, params, ids, targets)
-        except (_Looked, LeavesContract):
-            raise
-        except _Branches.Fork:
-            raise LeavesContract("which way it goes depends on the numbers in a matrix") from None
-        except RecursionError:
-            raise LeavesContract("it goes too deep") from None
         except Exception as error:
-            raise LeavesContract(f"{type(error).__name__}: {error}") from error
+            raise explained(error, self.source) from error
+        finally:
+            _watch.on = False
         if not isinstance(result, self._tensor):
             raise LeavesContract("its result is not a tensor")
-        self.tape.result = result.node
-        return self.tape
+        self._tape.result = self._number(result)
+        return _needed(self._tape)
+
+    def _replaced(self, tree: Any, by: dict[int, Any]) -> Any:
+        """The same tree with other leaves."""
+        if id(tree) in by:
+            return by[id(tree)]
+        if isinstance(tree, dict):
+            return {key: self._replaced(part, by) for key, part in tree.items()}
+        if isinstance(tree, list | tuple):
+            return type(tree)([self._replaced(part, by) for part in tree])
+        if isinstance(tree, self._others):
+            raise LeavesContract("its leaves leave out a weight, which then is never trained")
+        return tree
 
     def _node(
         self, op: str, parents: tuple[int, ...], rows: Size, columns: Size, detail: Any = None
     ) -> Any:
-        if len(self.tape.nodes) >= MOST_NODES:
-            raise LeavesContract(f"it does more than {MOST_NODES:,} operations for a document")
-        self.tape.nodes.append(Node(op, parents, rows, columns, detail, _line()))
+        """A new tensor, and the node that notes how it was made."""
+        nodes = self._tape.nodes
+        if len(nodes) >= MOST_NODES:
+            raise LeavesContract(f"it does more than {MOST_NODES:,} operations for one document")
+        nodes.append(Node(op, parents, rows, columns, detail, _line()))
         tensor = object.__new__(self._tensor)
-        tensor.node = len(self.tape.nodes) - 1
-        tensor.shape = (rows, columns)
+        tensor.node, tensor.shape = (self._tape, len(nodes) - 1), (rows, columns)
         return tensor
+
+    def _number(self, tensor: Any) -> int:
+        """Which node of the tape a tensor is. A constant may be kept from one tape to the next."""
+        tape, n = tensor.node
+        if tape is not self._tape:
+            kept = tape.nodes[n]
+            if kept.op != "constant":
+                raise LeavesContract("it keeps a tensor of one document for the next")
+            again = self._node("constant", (), kept.rows, kept.columns, kept.detail)
+            tensor.node = again.node
+        return int(tensor.node[1])
 
     def _make(self, base: type) -> type:
         """The source's own Tensor, with everything that moves cells replaced by a note of it."""
         recorder = self
 
-        def new(tensor: Any, data: Any, *parents: Any) -> None:
-            if parents:
-                raise LeavesContract("it makes a tensor with a way back of its own")
-            rows = [[_plain(x) for x in row] for row in data]
-            if len({len(row) for row in rows}) != 1:
-                raise LeavesContract("it makes a tensor whose rows are not equally long")
-            node = recorder._node("constant", (), len(rows), len(rows[0]), (lambda _: rows, True))
-            tensor.node, tensor.shape = node.node, node.shape
+        class Tensor(base):  # type: ignore[misc]
+            __iter__ = None
 
-        def hidden(tensor: Any) -> Any:
-            raise LeavesContract("it reads the numbers of a tensor")
+            def __init__(self, data: Any, *parents: Any) -> None:
+                if parents:
+                    raise LeavesContract("it makes a tensor with a way back of its own")
+                made = recorder._made(data)
+                self.node, self.shape = made.node, made.shape
 
-        def unknown(tensor: Any, name: str) -> Any:
-            raise LeavesContract(f"tensors of the fast engine have no {name}")
+            def _hidden(self) -> Any:
+                raise LeavesContract("it reads the numbers of a tensor")
 
-        return type("Tensor", (base,), {
-            "__init__": new, "data": property(hidden), "grad": property(hidden), "parents": property(hidden),
-            "cellwise": lambda x, f, *others: recorder._cellwise(x, f, *others),
-            "__matmul__": lambda x, other: recorder._product(x, other),
-            "__getitem__": lambda x, ids: recorder._rows(x, ids),
-            "sum": lambda x, dim, keepdim: recorder._node("sum", (x.node,), x.shape[0], 1),
-            "amax": lambda x, dim, keepdim: recorder._node("max", (x.node,), x.shape[0], 1),
-            "triu": lambda x, k: recorder._triu(x, k),
-            "transpose": lambda x, *dims: recorder._node("transpose", (x.node,), x.shape[1], x.shape[0]),
-            "new_full": lambda x, shape, value: recorder._full(shape, value),
-            "__getattr__": unknown, "__iter__": None,
-        })  # fmt: skip
+            data = grad = parents = depth = property(_hidden)
+
+            def __getattr__(self, name: str) -> Any:
+                raise LeavesContract(f"it asks a tensor for its {name}")
+
+            def cellwise(self, f: Any, *others: Any) -> Any:
+                return recorder._cellwise(f, (self, *others))
+
+            def __matmul__(self, other: Any) -> Any:
+                return recorder._product(self, other)
+
+            def __getitem__(self, ids: Any) -> Any:
+                return recorder._rows(self, ids)
+
+            def sum(self, dim: Any, keepdim: Any) -> Any:
+                return recorder._along("sum", self)
+
+            def amax(self, dim: Any, keepdim: Any) -> Any:
+                return recorder._along("max", self)
+
+            def triu(self, k: Any) -> Any:
+                return recorder._triu(self, k)
+
+            def transpose(self, *dims: Any) -> Any:
+                rows, columns = self.shape
+                return recorder._node("transpose", (recorder._number(self),), columns, rows)
+
+            def new_full(self, shape: Any, x: Any) -> Any:
+                return recorder._full(shape, x)
+
+        return Tensor
 
     # ---- The contract's operations ----
 
-    def _cellwise(self, tensor: Any, f: Any, *others: Any) -> Any:
-        values = (tensor, *others)
+    def _made(self, data: Any) -> Any:
+        rows = [[_plain(x) for x in row] for row in data]
+        if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+            raise LeavesContract("it makes a tensor whose rows are empty or not equally long")
+        self._numbers += len(rows) * len(rows[0])
+        if self._numbers > MOST_NUMBERS:
+            raise LeavesContract("it makes tensors of more numbers than are worth keeping")
+        return self._node(
+            "constant", (), len(rows), len(rows[0]), Constant(lambda _: rows, nested=True)
+        )
+
+    def _along(self, op: str, x: Any) -> Any:
+        return self._node(op, (self._number(x),), x.shape[0], 1)
+
+    def _cellwise(self, f: Any, values: tuple[Any, ...]) -> Any:
         tensors = [v for v in values if isinstance(v, self._tensor)]
-        nodes = list(dict.fromkeys(t.node for t in tensors))
+        nodes = list(dict.fromkeys(map(self._number, tensors)))
         inputs = [
-            Expression("input", nodes.index(v.node))
+            Expression("input", nodes.index(self._number(v)))
             if isinstance(v, self._tensor)
             else expression(v)
             for v in values
         ]
-        rows, columns = 1, 1
+        rows: Size = 1
+        columns: Size = 1
         for t in tensors:
             rows, columns = _broadcast(rows, t.shape[0]), _broadcast(columns, t.shape[1])
-        result = self._traced(f, inputs)
-        if len(result) != len(values) + 1:
-            raise LeavesContract(
-                f"a function of {len(values)} cells gives {len(result) - 1} slopes"
-            )
-        slopes: list[Expression] = [number(0)] * len(nodes)
-        for v, slope in zip(values, result[1:]):
-            if isinstance(v, self._tensor):
-                k = nodes.index(v.node)
-                slopes[k] = _arithmetic("add", slopes[k], slope)
-        folded = self._folded(nodes, result[0], rows, columns)
-        if folded is not None:
-            return folded
-        return self._node("cells", tuple(nodes), rows, columns, (result[0], *slopes))
+        value, *each = self._traced(f, inputs)
+        if len(each) != len(values):
+            raise LeavesContract(f"a function of {len(values)} cells gives {len(each)} slopes")
+        slopes: list[Any] = [number(0)] * len(nodes)
+        for v, slope in zip(inputs, each):
+            if v.op == "input":
+                slopes[v.args[0]] = arithmetic("add", slopes[v.args[0]], slope)
+        if all(self._tape.nodes[n].op == "constant" for n in nodes):
+            return self._folded(nodes, value, rows, columns)
+        return self._node("cells", tuple(nodes), rows, columns, (value, *slopes))
 
     def _traced(self, f: Any, inputs: list[Expression]) -> list[Expression]:
-        closure = tuple(cell.cell_contents for cell in getattr(f, "__closure__", None) or ())
-        key: Any = None
-        if all(isinstance(x, int | float | Expression) for x in closure) and hasattr(f, "__code__"):
-            key = (f.__code__, closure, _branches.as_written, *map(id, inputs))
-        if key in self._cells:
-            return self._cells[key]
-        traced = _branches.explore(lambda: list(f(*inputs)))
-        if key is not None:
-            self._cells[key] = traced
-        return traced
+        """What a function of cells gives; the same function is not traced twice."""
+        key, closure = None, []
+        if isinstance(f, FunctionType) and not f.__defaults__ and not f.__kwdefaults__:
+            closure = [cell.cell_contents for cell in f.__closure__ or ()]
+            if all(type(x) in (int, float, Expression) for x in closure):
+                ids = tuple(id(x) if isinstance(x, Expression) else x for x in closure)
+                key = (f.__code__, ids, tuple(map(id, inputs)), _watch.as_written)
+        if key not in self._traces:
+            traced = _watch.explore(lambda: list(f(*inputs)))
+            if len(parts(*traced)) > MOST_PARTS:
+                raise LeavesContract(f"a function of cells takes more than {MOST_PARTS} operations")
+            if key is None:
+                return traced
+            self._traces[key] = traced, (inputs, closure)  # kept, so that their ids stay theirs
+        return self._traces[key][0]
 
     def _folded(self, nodes: list[int], value: Expression, rows: Size, columns: Size) -> Any:
         """Cells of constants are a constant."""
-        parents = [self.tape.nodes[n] for n in nodes]
-        if any(p.op != "constant" for p in parents):
-            return None
+        constants = [self._tape.nodes[n].detail for n in nodes]
 
-        def compute(tokens: int) -> Any:
-            grids = [matrix(p, tokens) for p in parents]
-            shape = at(rows, tokens), at(columns, tokens)
-            return [
-                [_cell(value, [_seen(g, i, j) for g in grids], tokens) for j in range(shape[1])]
-                for i in range(shape[0])
-            ]
+        def compute(tokens: int) -> Matrix:
+            height, width = at(rows, tokens), at(columns, tokens)
+            grids = [_stretched(c.at(tokens), height, width) for c in constants]
+            cells = computed(value, grids, height * width, tokens)
+            return [cells[i : i + width] for i in range(0, len(cells), width)]
 
-        even = all(p.detail[1] for p in parents) and _even(value)
-        return self._node("constant", (), rows, columns, (compute, even))
+        nested = all(c.nested for c in constants) and _even(value)
+        return self._node("constant", (), rows, columns, Constant(compute, nested))
 
     def _product(self, a: Any, b: Any) -> Any:
         if not isinstance(b, self._tensor):
-            raise LeavesContract(f"it multiplies a tensor by a {type(b).__name__}")
-        if not _fits(a.shape[1], b.shape[0]):
-            raise LeavesContract(f"{a.shape[1]} columns @ {b.shape[0]} rows do not fit")
-        return self._node("product", (a.node, b.node), a.shape[0], b.shape[1])
+            raise LeavesContract(f"it multiplies a tensor by a {type(b).__name__}, with @")
+        if a.shape[1] != b.shape[0]:
+            raise LeavesContract(f"{a.shape[1]!r} columns @ {b.shape[0]!r} rows do not fit")
+        nodes = (self._number(a), self._number(b))
+        return self._node("product", nodes, a.shape[0], b.shape[1])
 
     def _rows(self, x: Any, ids: Any) -> Any:
-        rows = x.shape[0]
+        rows, columns = x.shape
         if isinstance(ids, slice):
-            if ids.step is not None:
-                raise LeavesContract("a slice has a step")
-            first, end = (
-                _place(place, rows, default)
-                for place, default in ((ids.start, 0), (ids.stop, rows))
-            )
-            if (
-                not isinstance(rows, Length)
-                and not isinstance(first, Length)
-                and not isinstance(end, Length)
-            ):
-                end = min(end, rows)
-            return self._node("rows", (x.node,), end - first, x.shape[1], (first, end))
+            first, end = _bounds(ids, rows)
+            return self._node("rows", (self._number(x),), end - first, columns, (first, end))
         if isinstance(ids, _Tokens):
-            return self._node("tokens", (x.node,), Length(1, 0), x.shape[1], None)
-        if isinstance(ids, int):
-            raise LeavesContract("a single row is asked for by a number")
-        chosen = list(ids)
+            self._looks_up(rows)
+            return self._node("tokens", (self._number(x),), Length(1, 0), columns)
+        chosen = list(ids) if isinstance(ids, list | tuple | range) else [ids]
         if not chosen:
-            raise LeavesContract("no row is asked for")
+            raise LeavesContract("it chooses no row of a tensor")
         if all(isinstance(i, _Token) for i in chosen):
+            self._looks_up(rows)
             places = [i.place for i in chosen]
-            return self._node("tokens", (x.node,), len(chosen), x.shape[1], lambda _: places)
-        if all(type(i) is int for i in chosen) and not isinstance(rows, Length):
-            hot = [[float(i % rows == j) for j in range(rows)] for i in chosen]
-            if any(not -rows <= i < rows for i in chosen):
-                raise LeavesContract("a row is asked for that is not there")
-            select = self._node("constant", (), len(chosen), rows, (lambda _: hot, True))
-            return self._product(select, x)
-        raise LeavesContract(
-            "rows are asked for by something other than tokens, numbers or a slice"
-        )
+            return self._node(
+                "tokens", (self._number(x),), len(chosen), columns, lambda tokens: places
+            )
+        if chosen[0] is ids or not all(type(i) is int for i in chosen):
+            raise LeavesContract("it chooses rows by something other than tokens or numbers")
+        if isinstance(rows, Length):
+            raise _Looked
+        if not all(0 <= i < rows for i in chosen):  # the file's gradient has no rows below zero
+            raise LeavesContract(f"it chooses a row of a tensor of {rows} that is not there")
+        hot = [[float(i == j) for j in range(rows)] for i in chosen]
+        return self._product(self._made(hot), x)
+
+    def _looks_up(self, rows: Size) -> None:
+        """Refuse a table that has no row for some token."""
+        if isinstance(rows, Length) or rows < self._vocab:
+            raise LeavesContract("it looks up tokens in a table with fewer rows than tokens")
 
     def _triu(self, x: Any, k: Any) -> Any:
+        if isinstance(k, Length):
+            raise _Looked
         if type(k) is not int or k < 0:
-            raise LeavesContract("triu begins left of the diagonal")
-        node = self.tape.nodes[x.node]
-        if node.op == "constant":
-            return self._node("constant", (), *x.shape, (lambda tokens: [
-                [v if j >= i + k else 0.0 for j, v in enumerate(row)] for i, row in enumerate(matrix(node, tokens))
-            ], node.detail[1]))  # fmt: skip
-        return self._node("triu", (x.node,), *x.shape, k)
+            raise LeavesContract("it takes a triangle that begins left of the diagonal")
+        n = self._number(x)
+        node = self._tape.nodes[n]
+        if node.op != "constant":
+            return self._node("triu", (n,), node.rows, node.columns, k)
+
+        def compute(tokens: int) -> Matrix:
+            return [
+                [v if j >= i + k else 0.0 for j, v in enumerate(row)]
+                for i, row in enumerate(node.detail.at(tokens))
+            ]
+
+        made = Constant(compute, node.detail.nested)
+        return self._node("constant", (), node.rows, node.columns, made)
 
     def _full(self, shape: Any, value: Any) -> Any:
         rows, columns = shape
+        for n in (rows, columns):
+            if not isinstance(n, Length) and (type(n) is not int or n < 1):
+                raise LeavesContract("it fills a tensor of a size that none has")
         cell = expression(value)
-        return self._node("constant", (), rows, columns, (lambda tokens: [
-            [evaluate(cell, {}, tokens)] * at(columns, tokens)
-        ] * at(rows, tokens), _even(cell)))  # fmt: skip
+
+        def compute(tokens: int) -> Matrix:
+            return [[evaluate(cell, {}, tokens)] * at(columns, tokens)] * at(rows, tokens)
+
+        return self._node("constant", (), rows, columns, Constant(compute, _even(cell)))
+
+
+# ---- Lines ----
 
 
 def _line() -> int:
@@ -783,9 +1058,46 @@ def _line() -> int:
         if frame.f_code.co_filename == FILENAME:
             last = frame.f_lineno
             if frame.f_code.co_qualname.partition(".")[0] != "Tensor":
-                return last
+                break
         frame = frame.f_back
-    return last
+    return int(last)
+
+
+def _blamed(trace: TracebackType | None, source: str) -> int | None:
+    """The line of a source that an exception is about: the innermost one that was edited, or else
+    the innermost one outside the autograd."""
+    lines = source.splitlines()
+    autograd = next((s for s in sections(source) if s.name == AUTOGRAD), None)
+    found = []
+    while trace is not None:
+        n = trace.tb_lineno
+        if trace.tb_frame.f_code.co_filename == FILENAME and 0 < n <= len(lines):
+            edited = lines[n - 1] not in _ORIGINAL_LINES
+            inside = autograd is not None and autograd.first <= n <= autograd.last
+            found.append((2 * edited + (not inside), n))
+        trace = trace.tb_next
+    best = max((rank for rank, _ in found), default=0)
+    return next((n for rank, n in reversed(found) if rank == best), None)
+
+
+def refusal(reason: str, line: int | None) -> LeavesContract:
+    """The exception for a reason, which names the line of the source where it is known."""
+    return LeavesContract(f"{reason} (line {line})" if line else reason, line=line)
+
+
+def explained(error: Exception, source: str) -> LeavesContract:
+    """What an exception means that came when a source ran on symbols, with the line to look at."""
+    if isinstance(error, LeavesContract):
+        reason = error.message
+        if error.line is not None:
+            return error
+    else:
+        said = explain(error, source).message.rstrip(".")
+        reason = f"it cannot be recorded; {said[:1].lower()}{said[1:]}"
+    return refusal(reason, _blamed(error.__traceback__, source))
+
+
+# ---- Shapes and constants ----
 
 
 def _plain(x: Any) -> float:
@@ -793,18 +1105,9 @@ def _plain(x: Any) -> float:
         return float(x)
     if isinstance(x, Length):
         raise _Looked
+    if isinstance(x, Expression):
+        return float(x)
     raise LeavesContract("it makes a tensor of something other than numbers")
-
-
-def _replaced(tree: Any, by: dict[int, Any]) -> Any:
-    """The same tree with other leaves."""
-    if id(tree) in by:
-        return by[id(tree)]
-    if isinstance(tree, dict):
-        return {key: _replaced(part, by) for key, part in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_replaced(part, by) for part in tree)
-    return tree
 
 
 def _broadcast(a: Size, b: Size) -> Size:
@@ -812,48 +1115,56 @@ def _broadcast(a: Size, b: Size) -> Size:
         return b
     if type(b) is int and b == 1:
         return a
-    if not _fits(a, b):
-        raise LeavesContract(f"shapes of {a} and {b} do not fit")
+    if a != b:
+        raise LeavesContract(f"matrices of {a!r} and {b!r} rows or columns do not fit together")
     return a
 
 
-def _fits(a: Size, b: Size) -> bool:
-    if isinstance(a, Length) != isinstance(b, Length):
-        raise _Looked  # they may fit at one length and not at another
-    return a == b
+def _bounds(ids: slice, rows: Size) -> tuple[Size, Size]:
+    """Where a slice of so many rows begins and ends."""
+    if ids.step is not None:
+        raise LeavesContract("it takes a slice of a tensor with a step")
+    if not all(type(place) in (int, Length, type(None)) for place in (ids.start, ids.stop)):
+        raise LeavesContract("it takes a slice of a tensor that ends at no whole number")
+    if not any(isinstance(place, Length) for place in (rows, ids.start, ids.stop)):
+        chosen = range(rows)[ids]
+        if not chosen:
+            raise LeavesContract("it chooses no row of a tensor")
+        return chosen.start, chosen.stop
+
+    def bound(place: Any, default: Size) -> Size:
+        if place is None:
+            return default
+        negative = place.times < 0 if isinstance(place, Length) else place < 0
+        found: Size = rows + place if negative else place
+        return found
+
+    return bound(ids.start, 0), bound(ids.stop, rows)  # `_hold` sees to it that they are inside
 
 
-def _place(place: Any, rows: Size, default: Size) -> Size:
-    if place is None:
-        return default
-    if isinstance(place, Length):
-        return rows + place if place.times < 0 or (place.times == 0 and place.plus < 0) else place
-    if type(place) is int:
-        return rows + place if place < 0 else place
-    raise LeavesContract("a slice is bounded by something other than a whole number")
-
-
-def matrix(node: Node, tokens: int) -> Matrix:
-    """The numbers of a constant, for that many tokens."""
-    return list(node.detail[0](tokens))
+def _stretched(grid: Matrix, height: int, width: int) -> list[float]:
+    """The cells of a matrix whose single row or column is repeated, row after row."""
+    rows = [row * width if len(row) == 1 else row for row in grid]
+    return list(itertools.chain.from_iterable(rows * height if len(rows) == 1 else rows))
 
 
 def _even(e: Expression) -> bool:
     """Whether an expression is the same for all lengths."""
-    return not any(part.op in ("length", "each") for part in walk(e))
+    return not any(part.op in ("length", "each") for part in parts(e))
 
 
-def _seen(grid: Matrix, i: int, j: int) -> float:
-    row = grid[i if len(grid) > 1 else 0]
-    return row[j if len(row) > 1 else 0]
-
-
-def _cell(e: Expression, inputs: list[float], tokens: int) -> float:
-    if e.op == "input":
-        return inputs[e.args[0]]
-    if e.op in ("number", "length", "each"):
-        return evaluate(e, {}, tokens)
-    return NUMERIC[e.op](*[_cell(a, inputs, tokens) for a in e.args])
+def _needed(tape: Tape) -> Tape:
+    """The tape without what its result does not need; every weight stays."""
+    needed = {tape.result}
+    for n in range(tape.result, -1, -1):
+        if n in needed:
+            needed.update(tape.nodes[n].parents)
+    kept = [n for n, node in enumerate(tape.nodes) if n in needed or node.op == "weight"]
+    place = {n: i for i, n in enumerate(kept)}
+    nodes = [
+        replace(tape.nodes[n], parents=tuple(place[p] for p in tape.nodes[n].parents)) for n in kept
+    ]
+    return Tape(nodes, place[tape.result])
 
 
 def _hold(tape: Tape, longest: int) -> None:
@@ -868,6 +1179,26 @@ def _hold(tape: Tape, longest: int) -> None:
                     raise _Looked
 
 
+def _repeats(tape: Tape, again: Tape, longest: int) -> None:
+    """Refuse a program that does something else when it runs again: by chance, or because it
+    remembers how often it ran."""
+
+    def seen(node: Node) -> tuple[Any, ...]:
+        shape = [(at(n, 0), at(n, 1)) for n in (node.rows, node.columns)]
+        detail = node.detail
+        if node.op == "constant":
+            detail = detail.at(longest)
+        elif node.op == "tokens" and detail is not None:
+            detail = detail(longest)
+        return node.op, node.parents, shape, detail
+
+    pairs = itertools.zip_longest(tape.nodes, again.nodes)
+    for a, b in pairs:
+        if a is None or b is None or seen(a) != seen(b):
+            line = (a or b).line
+            raise refusal("it does something else each time it runs", line)
+
+
 # ---- One tape from one for each length ----
 
 
@@ -877,76 +1208,86 @@ def _together(tapes: list[Tape]) -> Tape:
     Raises:
         LeavesContract: the program does other things for other lengths.
     """
-    for column in zip(*[t.nodes for t in tapes]):
-        if len({(n.op, n.parents) for n in column}) > 1:
-            raise LeavesContract("it does other things for short documents than for long ones")
-    if len({(len(t.nodes), t.result) for t in tapes}) > 1:
-        raise LeavesContract("it does other things for short documents than for long ones")
-    nodes = [_one(list(column)) for column in zip(*[t.nodes for t in tapes])]
-    return Tape(nodes, tapes[0].result)
+    columns = list(zip(*[tape.nodes for tape in tapes]))
+    for column in columns:
+        if len({(node.op, node.parents) for node in column}) > 1:
+            raise refusal(UNLIKE, column[0].line)
+    if len({(len(tape.nodes), tape.result) for tape in tapes}) > 1:
+        raise LeavesContract(UNLIKE)
+    return Tape([_one(column) for column in columns], tapes[0].result)
 
 
-def _one(column: list[Node]) -> Node:
-    rows, columns = _fit([n.rows for n in column]), _fit([n.columns for n in column])
+def _one(column: Sequence[Node]) -> Node:
+    """The node that is each of these in a document of 1, 2, ... tokens."""
     first = column[0]
-    detail: Any
+    rows, columns = (
+        _fit([node.rows for node in column], first.line),
+        _fit([node.columns for node in column], first.line),
+    )
+    details = [node.detail for node in column]
+    detail: Any = details[0]
     if first.op == "constant":
-        data = [matrix(n, t) for t, n in enumerate(column, 1)]
-        detail = (lambda tokens: data[tokens - 1], _only_adds(data))
+        detail = Constant(lambda tokens: details[tokens - 1].at(tokens), _nested(details))
     elif first.op == "tokens":
-        places = [n.detail(t) for t, n in enumerate(column, 1)]
-        detail = lambda tokens: places[tokens - 1]
-        if all(p == list(range(t)) for t, p in enumerate(places, 1)):
-            detail = None
+        places = [choose(tokens) for tokens, choose in enumerate(details, 1)]
+        in_order = all(p == list(range(tokens)) for tokens, p in enumerate(places, 1))
+        detail = None if in_order else lambda tokens: places[tokens - 1]
     elif first.op == "cells":
-        detail = tuple(_alike(list(es)) for es in zip(*[n.detail for n in column]))
+        detail = tuple(
+            rebuilt(_alike(es, first.line, {}), lambda leaf: leaf) for es in zip(*details)
+        )
     elif first.op == "rows":
-        detail = tuple(_fit([n.detail[i] for n in column]) for i in (0, 1))
-    else:
-        if len({n.detail for n in column}) > 1:
-            raise LeavesContract("it does other things for short documents than for long ones")
-        detail = first.detail
+        detail = tuple(_fit(list(places), first.line) for places in zip(*details))
+    elif len(set(details)) > 1:
+        raise refusal(UNLIKE, first.line)
     return Node(first.op, first.parents, rows, columns, detail, first.line)
 
 
-def _only_adds(grids: list[Matrix]) -> bool:
-    """Whether each matrix is the upper left part of the next."""
+def _nested(constants: list[Constant]) -> bool:
+    """Whether the matrices for 1, 2, ... tokens are equal where both of two have a cell."""
+    grids = (constant.at(tokens) for tokens, constant in enumerate(constants, 1))
     return all(
-        row == longer[: len(row)]
-        for grid, more in zip(grids, grids[1:])
-        for row, longer in zip(grid, more)
+        row[: len(other)] == other[: len(row)]
+        for grid, next_grid in itertools.pairwise(grids)
+        for row, other in zip(grid, next_grid)
     )
 
 
-def _fit(sizes: list[Any]) -> Size:
+def _fit(sizes: list[Any], line: int) -> Size:
     """a T + b through sizes at T = 1, 2, ...; each must lie on it."""
     times = sizes[1] - sizes[0] if len(sizes) > 1 else 0
     fitted = _size(times, sizes[0] - times)
-    if any(at(fitted, t) != size for t, size in enumerate(sizes, 1)):
-        raise LeavesContract("a shape does not grow evenly with the document")
+    if any(at(fitted, tokens) != found for tokens, found in enumerate(sizes, 1)):
+        raise refusal("a matrix in it does not grow evenly with the document", line)
     return fitted
 
 
-def _alike(es: list[Expression]) -> Expression:
+def _alike(es: tuple[Expression, ...], line: int, made: dict[Any, Expression]) -> Expression:
+    """The expression that is each of these in a document of 1, 2, ... tokens."""
     first = es[0]
+    if es in made:
+        return made[es]
     if all(e is first for e in es):
         return first
     if all(e.op == "number" for e in es):
         return Expression("each", tuple(e.args[0] for e in es))
-    if any(e.op != first.op or len(e.args) != len(first.args) for e in es) or not all(
-        isinstance(a, Expression) for e in es for a in e.args
-    ):
-        raise LeavesContract("it does other things for short documents than for long ones")
-    return Expression(first.op, *[_alike(list(args)) for args in zip(*[e.args for e in es])])
+    if any(e.leaf or e.op != first.op or len(e.args) != len(first.args) for e in es):
+        raise refusal(UNLIKE, line)
+    args = [_alike(column, line, made) for column in zip(*[e.args for e in es])]
+    made[es] = Expression(first.op, *args)
+    return made[es]
 
 
 # ---- The optimiser ----
 
 
-@dataclass
+@dataclass(frozen=True)
 class Update:
-    """What is done to each cell of a weight in a step: expressions of the inputs
-    w, gradient, first and second moment (0 to 3) and of symbols, numbers that each step sets anew."""
+    """What is done to each cell of a weight in a step.
+
+    Expressions of the inputs 0 to 3: the weight, its gradient, its first and second moment; and of
+    the symbols `0`, `1`, ...: numbers that each step sets anew.
+    """
 
     weight: Expression
     first: Expression
@@ -956,79 +1297,81 @@ class Update:
 def record_update(
     recorder: Recorder, name: str, arguments: Sequence[tuple[str | None, str]]
 ) -> Update:
-    """Run the function that moves a weight on two rows of two symbols each.
+    """What the function that moves a weight does to each of its cells.
 
     Args:
         name: that function's, such as `adam`.
-        arguments: what it is given: `w`, `m`, `v`, or `number`, each with its keyword or None. The numbers are
-            the symbols `0`, `1`, ... in the update.
+        arguments: what it is given: `w`, `m`, `v`, or `number`, each with its keyword or None. The
+            numbers are the symbols `0`, `1`, ... in the update.
 
     Raises:
         LeavesContract: a cell's update depends on other cells, or cannot be followed.
     """
     function = recorder.space.get(name)
     if not callable(function):
-        raise LeavesContract(f"it has no {name}")
-    names = ("w", "g", "m", "v")
-    cells = {
-        n: [[Expression("symbol", f"{n}{i}{j}") for j in (0, 1)] for i in (0, 1)] for n in names
-    }
+        raise LeavesContract(f"it has no function {name}")
+    found = [
+        _moved(recorder, name, function, arguments, *shape) for shape in ((1, 1), (1, 2), (2, 1))
+    ]
+    if found[1:] != found[:-1]:
+        raise LeavesContract(f"its {name} treats a cell by the size of its matrix, or by chance")
+    return found[0]
 
-    class Weight:
-        def __init__(self) -> None:
-            self.data = [row[:] for row in cells["w"]]
-            self.grad = [row[:] for row in cells["g"]]
-            self.shape = (2, 2)
+
+class _Moved:
+    """A weight whose cells are symbols."""
+
+    def __init__(self, data: list[list[Any]], grad: list[list[Any]]) -> None:
+        self.data, self.grad = data, grad
+        self.shape = len(data), len(data[0])
+
+
+def _moved(
+    recorder: Recorder,
+    name: str,
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[str | None, str]],
+    rows: int,
+    columns: int,
+) -> Update:
+    """The update, from a weight of this shape."""
+    places = [(i, j) for i in range(rows) for j in range(columns)]
 
     def run() -> list[Any]:
-        weight = Weight()
-        m, v = ([row[:] for row in cells[n]] for n in ("m", "v"))
+        w, g, m, v = (
+            [[Expression("symbol", k, i, j) for j in range(columns)] for i in range(rows)]
+            for k in range(4)
+        )
+        weight = _Moved(w, g)
         given: dict[str, Any] = {"w": weight, "m": m, "v": v}
-        values, count = [], 0
-        for keyword, what in arguments:
-            values.append(
-                (keyword, given[what] if what in given else Expression("symbol", str(count)))
-            )
-            count += what == "number"
+        numbers = map(str, itertools.count())
+        values = [
+            (keyword, given[what] if what in given else Expression("symbol", next(numbers)))
+            for keyword, what in arguments
+        ]
         function(*[x for k, x in values if k is None], **{k: x for k, x in values if k is not None})
         if weight.grad:
-            raise LeavesContract(f"{name} keeps the gradient for the next step")
-        return [weight.data[i][j] for i in (0, 1) for j in (0, 1)] + [
-            grid[i][j] for grid in (m, v) for i in (0, 1) for j in (0, 1)
-        ]
+            raise LeavesContract(f"its {name} leaves a gradient to the next step")
+        return [grid[i][j] for grid in (weight.data, m, v) for i, j in places]
 
     try:
-        flat = _branches.explore(run)
-    except LeavesContract:
-        raise
+        flat = _watch.explore(run)
     except Exception as error:
-        raise LeavesContract(f"{type(error).__name__} in {name}: {error}") from error
-    results = []
-    for k in range(3):
-        four = [_renamed(flat[4 * k + 2 * i + j], f"{i}{j}") for i in (0, 1) for j in (0, 1)]
-        if any(e is not four[0] for e in four):
-            raise LeavesContract(f"{name} does not treat every cell alike")
-        results.append(four[0])
-    return Update(*results)
+        raise explained(error, recorder.source) from error
 
+    def renamed(leaf: Expression, place: tuple[int, int]) -> Expression:
+        if leaf.op != "symbol" or len(leaf.args) == 1:
+            return leaf
+        if leaf.args[1:] != place:
+            raise LeavesContract(f"its {name} moves a cell by what is in others")
+        return Expression("input", leaf.args[0])
 
-def _renamed(e: Expression, place: str) -> Expression:
-    """An update in terms of inputs 0 to 3, if it looks at no cell but its own."""
-    if e.op == "symbol":
-        name = e.args[0]
-        if name.isdigit():
-            return e
-        if name[1:] != place:
-            raise LeavesContract("it moves a weight by what is in another")
-        return Expression("input", "wgmv".index(name[0]))
-    if not e.args or not isinstance(e.args[0], Expression):
-        return e
-    return Expression(e.op, *[_renamed(a, place) for a in e.args])
-
-
-def walk(e: Expression) -> Iterator[Expression]:
-    """An expression and all its parts."""
-    yield e
-    for a in e.args:
-        if isinstance(a, Expression):
-            yield from walk(a)
+    cells = [
+        rebuilt(e, lambda leaf, place=place: renamed(leaf, place))  # type: ignore[misc]
+        for e, place in zip(flat, places * 3)
+    ]
+    count = len(places)
+    results = [cells[k * count : (k + 1) * count] for k in range(3)]
+    if any(e is not cell[0] for cell in results for e in cell):
+        raise LeavesContract(f"its {name} does not treat every cell alike")
+    return Update(*[cell[0] for cell in results])

@@ -1,10 +1,11 @@
 """Which documents each training step reads, and with what numbers it moves the weights.
 
-The file's own `train` is known: its documents come in order, a batch to each step. A `train` that was
-edited is *rehearsed*: it is run, step by step, with stand-ins for tensors that cost nothing, and what
-it asks of them is written down: whose loss it takes, and what it tells `adam` (or whatever it moves
-weights with). A schedule of learning rates or another order of documents is followed so, whatever it
-is. A `train` that does more with tensors than that is refused with `LeavesContract`.
+The file's own `train` is known: its documents come in order, a batch to each step. A `train` that
+was edited is *rehearsed*: it is run, step by step, with stand-ins for tensors that cost nothing,
+and what it asks of them is written down: whose loss it takes, and what it tells `adam` (or whatever
+it moves weights with). A schedule of learning rates or another order of documents is followed so,
+whatever it is. A `train` that does more with tensors than that, or that looks at the loss, is
+refused with `LeavesContract`.
 """
 
 from __future__ import annotations
@@ -12,25 +13,30 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import random
-import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, Protocol
 
-from microgpt.engines.record import refuse, unedited
+from microgpt.engines.record import explained, refuse, unedited
 from microgpt.errors import LeavesContract
 from microgpt.source import FILENAME, execute
 
-Arguments = tuple[tuple[str | None, str], ...]  # of an update: its keyword, and w, m, v or a number
+# What the function that moves a weight is given: each with its keyword or None, `w` for the weight,
+# `m` and `v` for its two moments, or `number`.
+Arguments = tuple[tuple[str | None, str], ...]
+
+# Functions of the file that train may call and that move no weight.
+KNOWN = {"encode", "gpt", "cross_entropy", "backward", "leaves", "train", "vocabulary", "init"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Steps:
     """Some training steps.
 
     Attributes:
-        documents: the tokens of each document, in the order in which they are read, and the one after.
+        documents: the tokens of each document, and the one after them, in the order in which they
+            are read.
         numbers: for each step the numbers that it moves weights with.
     """
 
@@ -38,8 +44,8 @@ class Steps:
     numbers: list[tuple[float, ...]]
 
 
-class Schedule:
-    """The file's own `train`.
+class Course(Protocol):
+    """What training does, step by step, told to an engine that is not the source's own.
 
     Attributes:
         batch: documents of each step.
@@ -47,36 +53,64 @@ class Schedule:
         update: the name of the function that moves a weight, and what it is given.
     """
 
+    batch: int
+    scale: float
+    update: tuple[str, Arguments]
+
+    def take(self, count: int) -> Steps:
+        """The next `count` steps; fewer when one of them cannot be told.
+
+        Raises:
+            LeavesContract: not even the next one can be.
+        """
+
+    def back(self, count: int) -> None:
+        """Give back the last of the steps that were taken last: they were not done."""
+
+
+def plain(source: str) -> bool:
+    """Whether a source's `train` is the file's own."""
+    return unedited(source, "train") is None
+
+
+class Schedule:
+    """The course of the file's own `train`.
+
+    Args:
+        docs: the documents to learn from, in order.
+        encoded: a document's tokens, as many as the context holds, and the one after.
+        batch: documents of each step.
+        steps: how many steps the learning rate takes to fall to nothing.
+        lr: the learning rate of the first step.
+        first: the step to begin with, from 0.
+    """
+
     update: tuple[str, Arguments] = (
-        "adam", ((None, "w"), (None, "m"), (None, "v"), (None, "number"), (None, "number")),
-    )  # fmt: skip
+        "adam",
+        ((None, "w"), (None, "m"), (None, "v"), (None, "number"), (None, "number")),
+    )
 
     def __init__(
-        self, docs: Sequence[str], encoded: Callable[[str], tuple[int, ...]], batch: int, steps: int, lr: float,
+        self,
+        docs: Sequence[str],
+        encoded: Callable[[str], tuple[int, ...]],
+        batch: int,
+        steps: int,
+        lr: float,
         first: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.batch, self.scale = batch, 1 / batch
-        self._docs, self._encoded, self._steps, self._lr, self._next = (
-            docs,
-            encoded,
-            steps,
-            lr,
-            first,
-        )
+        self._docs, self._encoded = docs, encoded
+        self._steps, self._lr, self._next = steps, lr, first
 
     def take(self, count: int) -> Steps:
         """The next `count` steps."""
-        first, self._next = self._next, self._next + count
-        batch, docs = self.batch, self._docs
+        steps = range(self._next, self._next + count)
+        self._next += count
+        read = range(steps.start * self.batch, steps.stop * self.batch)
         return Steps(
-            [
-                self._encoded(docs[i % len(docs)])
-                for i in range(first * batch, (first + count) * batch)
-            ],
-            [
-                (step + 1, self._lr * (1 - step / self._steps))
-                for step in range(first, first + count)
-            ],
+            [self._encoded(self._docs[i % len(self._docs)]) for i in read],
+            [(step + 1, self._lr * (1 - step / self._steps)) for step in steps],
         )
 
     def back(self, count: int) -> None:
@@ -106,10 +140,19 @@ class _Weight:
     """A weight, of which only the shape is there."""
 
     def __init__(self, shape: tuple[int, int], place: int) -> None:
-        self.shape, self.place = shape, place
+        self.__dict__.update(shape=shape, place=place)
 
     def __getattr__(self, name: str) -> Any:
         raise LeavesContract(f"its train reads the {name} of a weight")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise LeavesContract(f"its train sets the {name} of a weight")
+
+    def _refuse(self, *_: Any) -> Any:
+        raise LeavesContract("its train computes with a weight")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __pow__ = _refuse
+    __matmul__ = __getitem__ = _refuse
 
 
 class _Moment:
@@ -119,114 +162,152 @@ class _Moment:
         self.letter, self.place = letter, place
 
     def _refuse(self, *_: Any) -> Any:
-        raise LeavesContract("its train reads a moment")
+        raise LeavesContract("its train reads what the optimiser remembers of a weight")
 
-    __getitem__ = __iter__ = __len__ = _refuse
+    __getitem__ = __setitem__ = __iter__ = __len__ = _refuse
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Logits:
+    """What the model says of a document."""
+
     ids: _Ids
 
 
-@dataclass
 class _Given:
-    rows: Any
-    grad: Any = None
+    """A tensor that train makes of numbers: the targets."""
+
+    def __init__(self, rows: Any, *parents: Any) -> None:
+        self.rows = rows
 
 
-class _Loss:
-    """The loss of one document, times a number; what it is, is drawn at random, so that a sum shows what is
-    in it."""
+class _Sum:
+    """Losses of documents, each times a number, added up: as a tensor, or as a number.
 
-    def __init__(
-        self, rehearsal: Rehearsal, ids: tuple[int, ...], scale: float, drawn: float
-    ) -> None:
-        self.rehearsal, self.ids, self.scale, self.drawn = rehearsal, ids, scale, drawn
+    `terms` has the number for each document, counted in the order of their losses, and `more` is
+    what is added besides.
+    """
+
+    def __init__(self, terms: dict[int, float], more: float = 0.0) -> None:
+        self.terms, self.more = terms, more
 
     @property
-    def data(self) -> list[list[float]]:
-        return [[self.drawn * self.scale]]
+    def data(self) -> list[list[_Sum]]:
+        """The loss as a number."""
+        return [[self]]
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return 1, 1
+    def __add__(self, other: Any) -> _Sum:
+        if isinstance(other, _Sum):
+            terms = dict(self.terms)
+            for i, factor in other.terms.items():
+                terms[i] = terms.get(i, 0.0) + factor
+            return _Sum(terms, self.more + other.more)
+        return _Sum(self.terms, self.more + _number(other))
 
-    def __mul__(self, number: Any) -> _Loss:
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise LeavesContract("its train multiplies a loss by something other than a number")
-        return _Loss(self.rehearsal, self.ids, self.scale * number, self.drawn)
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> _Sum:
+        factor = _number(other)
+        return _Sum({i: f * factor for i, f in self.terms.items()}, self.more * factor)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, number: Any) -> _Loss:
-        return self * (1 / number)
+    def __neg__(self) -> _Sum:
+        return self * -1
 
-    def __getattr__(self, name: str) -> Any:
-        raise LeavesContract(f"its train uses {name} of a loss")
+    def __sub__(self, other: Any) -> _Sum:
+        return self + _number(other) * -1 if not isinstance(other, _Sum) else self + -other
+
+    def __truediv__(self, other: Any) -> _Sum:
+        return self * (1 / _number(other))
+
+    def _look(self, *_: Any) -> Any:
+        raise LeavesContract("its train looks at the loss")
+
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = __index__ = _look
+    __abs__ = __round__ = __pow__ = __rpow__ = __rtruediv__ = __floordiv__ = __mod__ = _look
+    __eq__ = __hash__ = __format__ = __str__ = __repr__ = __getattr__ = _look
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise LeavesContract("its train computes with a loss and something other than a number")
+    return float(value)
+
+
+_Told = tuple[list[tuple[int, ...]], tuple[float, ...]]  # of a step: documents, and numbers
+
+
+@dataclass
+class _Step:
+    """What one step was seen to do: documents read, what each loss weighs, what moved weights."""
+
+    read: list[tuple[int, ...]] = field(default_factory=list)
+    weighed: _Sum = field(default_factory=lambda: _Sum({}))
+    numbers: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Rehearsal:
-    """An edited `train`, run without its tensors. Attributes and methods as of `Schedule`.
+    """The course of an edited `train`, run without its tensors.
 
     Args:
         source: the text of the edited file.
         params: the weights, as its `init` made them.
         leaves: those weights in order.
         docs, vocab: what training is given.
-        arguments: what else, by name: steps, batch, lr, start, where the source's `train` takes them.
+        arguments: what else, by name: steps, batch, lr, start, where the source's `train` takes
+            them.
+        keeps_moments: whether it also takes `moments`.
+
+    Attributes:
+        batch, scale, update: as of `Course`.
 
     Raises:
         LeavesContract: it cannot be followed.
     """
 
     def __init__(
-        self, source: str, params: Any, leaves: list[Any], docs: Sequence[str], vocab: list[str],
-        arguments: dict[str, Any], keeps_moments: bool,
-    ) -> None:  # fmt: skip
+        self,
+        source: str,
+        params: Any,
+        leaves: Sequence[Any],
+        docs: Sequence[str],
+        vocab: list[str],
+        arguments: dict[str, Any],
+        keeps_moments: bool,
+    ) -> None:
+        self._source = source
         with contextlib.redirect_stdout(io.StringIO()):  # it has been executed, and heard, before
             space = execute(source)
         self._weights = [_Weight(tuple(w.shape), i) for i, w in enumerate(leaves)]
-        stands = {id(w): s for w, s in zip(leaves, self._weights)}
-        self._params = _tree(params, stands)
-        self._rng = random.Random(0)
-        self._losses: list[_Loss] = []
-        self._numbers: dict[int, tuple[float, ...]] = {}
+        self._params = _tree(params, {id(w): s for w, s in zip(leaves, self._weights)})
+        self._seen = _Step()
         self._pattern: tuple[str, Arguments] | None = None
-        self._end: LeavesContract | None = None  # why it cannot be followed further
-        self._ready: list[tuple[list[tuple[int, ...]], tuple[float, ...]]] = []
-        known = {
-            "encode",
-            "gpt",
-            "cross_entropy",
-            "backward",
-            "leaves",
-            "train",
-            "vocabulary",
-            "init",
-            "sample",
-        }
         for name, value in list(space.items()):
-            ours = isinstance(value, types.FunctionType) and value.__code__.co_filename == FILENAME
-            if ours and name not in known:
-                space[name] = self._follow(name, value)
-        encode = space["encode"]
+            ours = isinstance(value, FunctionType) and value.__code__.co_filename == FILENAME
+            if ours and name not in KNOWN:
+                space[name] = self._watched(name, value)
         space.update(
-            Tensor=lambda rows, *more: _Given(rows), gpt=self._gpt, cross_entropy=self._cross_entropy,
-            print=refuse("prints"), backward=self._backward, leaves=lambda _: self._weights, encode=self._encoded(encode),
-        )  # fmt: skip
+            Tensor=_Given,
+            print=refuse("prints"),
+            encode=_encoding(space["encode"]),
+            leaves=self._leaves,
+            gpt=self._gpt,
+            cross_entropy=self._cross_entropy,
+            backward=self._backward,
+        )
         if keeps_moments:
-            arguments = arguments | {
-                "moments": [(_Moment("m", i), _Moment("v", i)) for i in range(len(leaves))]
-            }
+            pairs = [(_Moment("m", i), _Moment("v", i)) for i in range(len(leaves))]
+            arguments = arguments | {"moments": pairs}
         self._steps: Iterator[Any] = space["train"](self._params, list(docs), vocab, **arguments)
-        documents, numbers = self._step()
-        self._ready.append((documents, numbers))
-        self.batch = len(documents)
+        self.batch, self.scale = 0, math.nan
+        first = self._next()
         if self._pattern is None:
             raise LeavesContract("its train moves no weight by a function")
-        self.update = self._pattern
-        self.scale = self._scale
+        self.update: tuple[str, Arguments] = self._pattern
+        self._ready: list[_Told] = [first]  # steps that were seen and not taken
+        self._taken: list[_Told] = []  # those that were taken last
+        self._end: LeavesContract | None = None  # why it cannot be followed further
 
     def take(self, count: int) -> Steps:
         """The next `count` steps; fewer when one of them cannot be followed.
@@ -236,107 +317,100 @@ class Rehearsal:
         """
         while len(self._ready) < count and self._end is None:
             try:
-                step = self._step()
-                if len(step[0]) != self.batch:
-                    raise LeavesContract(
-                        "its train reads more documents in some steps than in others"
-                    )
-                self._ready.append(step)
+                self._ready.append(self._next())
             except LeavesContract as why:
                 self._end = why
-        if not self._ready and self._end is not None:
+        if count and not self._ready and self._end is not None:
             raise self._end
-        taken, self._ready = self._ready[:count], self._ready[count:]
-        self._taken = taken
+        self._taken, self._ready = self._ready[:count], self._ready[count:]
         return Steps(
-            [d for documents, _ in taken for d in documents], [numbers for _, numbers in taken]
+            [ids for documents, _ in self._taken for ids in documents],
+            [numbers for _, numbers in self._taken],
         )
 
     def back(self, count: int) -> None:
-        """Give back the last steps that were taken and not done."""
-        if count:
-            self._ready = self._taken[-count:] + self._ready
+        """Give back the last of the steps that were taken last: they were not done."""
+        at = len(self._taken) - count
+        self._taken, self._ready = self._taken[:at], self._taken[at:] + self._ready
 
-    def _step(self) -> tuple[list[tuple[int, ...]], tuple[float, ...]]:
-        self._losses, self._numbers = [], {}
+    def _next(self) -> _Told:
+        """The documents of one step, and the numbers that it moves weights with."""
+        self._seen = seen = _Step()
         try:
             total = next(self._steps)
-        except LeavesContract:
-            raise
         except StopIteration:
             raise LeavesContract("its train ended by itself") from None
         except Exception as error:
-            raise LeavesContract(f"{type(error).__name__} in its train: {error}") from error
-        if not self._losses:
+            raise explained(error, self._source) from error
+        documents = [seen.read[i] for i in seen.weighed.terms]
+        scales = set(seen.weighed.terms.values())
+        if not documents:
             raise LeavesContract("its train takes no loss")
-        scales = {loss.scale for loss in self._losses}
-        if len(scales) > 1 or scales != {getattr(self, "_scale", next(iter(scales)))}:
-            raise LeavesContract("its train weighs some documents more than others")
-        self._scale = next(iter(scales))
-        expected = sum(loss.drawn * loss.scale for loss in self._losses)
-        if not isinstance(total, int | float) or not math.isclose(total, expected, rel_tol=1e-9):
+        if not self.batch:
+            self.batch, self.scale = len(documents), next(iter(scales))
+        if len(documents) != self.batch:
+            raise LeavesContract("its train reads more documents in some steps than in others")
+        if scales != {self.scale}:
+            raise LeavesContract("its train weighs some losses more than others")
+        if not isinstance(total, _Sum) or not _equal(total, seen.weighed):
             raise LeavesContract("its train yields something other than the loss")
-        if sorted(self._numbers) != list(range(len(self._weights))):
+        if len(seen.numbers) != len(self._weights):
             raise LeavesContract("its train does not move every weight once in a step")
-        numbers = set(self._numbers.values())
+        numbers = set(seen.numbers.values())
         if len(numbers) > 1:
             raise LeavesContract("its train moves some weights otherwise than others")
-        return [loss.ids for loss in self._losses], next(iter(numbers))
+        return documents, next(iter(numbers))
 
     # ---- What train may call ----
 
-    def _encoded(self, encode: Callable[..., Any]) -> Callable[..., Any]:
-        def call(text: str, vocab: list[str]) -> _Ids:
-            tokens = encode(text, vocab)
-            if not all(type(i) is int and 0 <= i < len(vocab) for i in tokens):
-                raise LeavesContract("its encode gives something other than numbers of tokens")
-            return _Ids(tokens, tuple(tokens), 0)
-
-        return call
+    def _leaves(self, tree: Any) -> list[_Weight]:
+        if tree is not self._params:
+            raise LeavesContract("its train takes the leaves of something other than params")
+        return list(self._weights)
 
     def _gpt(self, ids: Any, **params: Any) -> _Logits:
         if not isinstance(ids, _Ids) or not ids:
             raise LeavesContract("its train reads something other than the tokens of a document")
-        if set(params) != set(self._params) or any(
-            params[k] is not self._params[k] for k in params
-        ):
+        known = self._params
+        if params.keys() != known.keys() or any(params[k] is not known[k] for k in params):
             raise LeavesContract("its train gives the model other weights")
         return _Logits(ids)
 
-    def _cross_entropy(self, logits: Any, targets: Any) -> _Loss:
+    def _cross_entropy(self, logits: Any, targets: Any) -> _Sum:
         if not isinstance(logits, _Logits) or not isinstance(targets, _Given):
-            raise LeavesContract(
-                "its train takes the loss of something other than logits and targets"
-            )
-        ids = logits.ids
+            raise LeavesContract("its train takes a loss of other than logits and targets")
+        ids, rows = logits.ids, targets.rows
         after = ids.whole[ids.first + 1 : ids.first + 1 + len(ids)]
-        rows = targets.rows
-        if len(rows) != len(after) or any(
-            row[t] != 1 or sum(row) != 1 for row, t in zip(rows, after)
-        ):
+        one_hot = all(row[t] == 1 and sum(row) == 1 for row, t in zip(rows, after))
+        if len(rows) != len(after) or len(ids) != len(after) or not one_hot:
             raise LeavesContract("its targets are not the tokens that come next")
-        whole = (*ids, after[-1])
-        return _Loss(self, whole, 1.0, self._rng.random())
+        self._seen.read.append((*ids, after[-1]))
+        return _Sum({len(self._seen.read) - 1: 1.0})
 
     def _backward(self, loss: Any) -> None:
-        if not isinstance(loss, _Loss):
+        if not isinstance(loss, _Sum):
             raise LeavesContract("its train goes back from something other than a loss")
-        self._losses.append(loss)
+        if self._seen.numbers:
+            raise LeavesContract("its train goes back after it has moved a weight")
+        self._seen.weighed += loss
 
-    def _follow(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of the source; the call of one that is given a weight is noted."""
 
         def call(*args: Any, **more: Any) -> Any:
-            everything = [(None, a) for a in args] + list(more.items())
-            weight = next((a for _, a in everything if isinstance(a, _Weight)), None)
+            given = [*[(None, a) for a in args], *more.items()]
+            weight = next((a for _, a in given if isinstance(a, _Weight)), None)
             if weight is None:
                 return function(*args, **more)
-            pattern, numbers = [], []
-            for keyword, a in everything:
+            pattern: list[tuple[str | None, str]] = []
+            numbers: list[float] = []
+            for keyword, a in given:
                 if a is weight:
                     pattern.append((keyword, "w"))
                 elif isinstance(a, _Moment) and a.place == weight.place:
                     pattern.append((keyword, a.letter))
+                elif isinstance(a, _Sum):
+                    raise LeavesContract(f"its train gives {name} a loss")
                 elif isinstance(a, int | float) and not isinstance(a, bool):
                     pattern.append((keyword, "number"))
                     numbers.append(a)
@@ -345,25 +419,41 @@ class Rehearsal:
             found = name, tuple(pattern)
             if self._pattern not in (None, found):
                 raise LeavesContract("its train moves weights in more than one way")
-            if weight.place in self._numbers:
+            if weight.place in self._seen.numbers:
                 raise LeavesContract("its train moves a weight twice in a step")
             self._pattern = found
-            self._numbers[weight.place] = tuple(numbers)
+            self._seen.numbers[weight.place] = tuple(numbers)
             return None
 
         return call
 
 
+def _encoding(encode: Callable[..., Any]) -> Callable[[str, list[str]], _Ids]:
+    """The source's `encode`, whose tokens know where they stand."""
+
+    def call(text: str, vocab: list[str]) -> _Ids:
+        tokens = encode(text, vocab)
+        if not all(type(i) is int and 0 <= i < len(vocab) for i in tokens):
+            raise LeavesContract("its encode gives something other than numbers of tokens")
+        return _Ids(tokens, tuple(tokens), 0)
+
+    return call
+
+
+def _equal(a: _Sum, b: _Sum) -> bool:
+    return (
+        a.more == 0 == b.more
+        and a.terms.keys() == b.terms.keys()
+        and all(math.isclose(a.terms[i], b.terms[i], rel_tol=1e-9) for i in a.terms)
+    )
+
+
 def _tree(tree: Any, by: dict[int, Any]) -> Any:
+    """The same tree with other leaves."""
     if id(tree) in by:
         return by[id(tree)]
     if isinstance(tree, dict):
         return {key: _tree(part, by) for key, part in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(_tree(part, by) for part in tree)
+        return type(tree)([_tree(part, by) for part in tree])
     return tree
-
-
-def plain(source: str) -> bool:
-    """Whether a source's `train` is the file's own."""
-    return unedited(source, "train") is None
