@@ -379,6 +379,7 @@ def loads(
             batch=saved.batch,
             lr=saved.lr,
             vocab=saved.vocab,
+            engine="reference",
             **saved.sizes,
         )
         _fill(run, saved, name)

@@ -406,9 +406,11 @@ def train(
             temperature = state.get("temperature")
         with named(program):
             run = Run(
-                written, corpus, seed=seed, steps=steps, batch=batch, lr=lr, vocab=None, **sizes
-            )
-    run.use(engine)
+                written, corpus, seed=seed, steps=steps, batch=batch, lr=lr, vocab=None,
+                engine=engine, **sizes,
+            )  # fmt: skip
+    if resume is not None:
+        run.use(engine)
     if out is not None:
         _check_out(run, out, resume, overwrite, ctx)
         if not run.resumable:

@@ -19,6 +19,7 @@ from microgpt.engines import kernel
 from microgpt.engines.fast import Fast, State
 from microgpt.engines.kernel import Kernel
 from microgpt.engines.rehearse import Course, Rehearsal, Schedule, plain
+from microgpt.errors import LeavesContract
 from microgpt.run import Run
 from microgpt.source import ORIGINAL
 
@@ -41,6 +42,12 @@ def library(double: bool = False) -> Kernel:
     if "CI" in os.environ or os.environ.get("MICROGPT_KERNEL") == "required":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def refused(sentence: str, whole: bool = True) -> Any:
+    """What is run in it must be refused with this reason, or with one that begins so."""
+    end = r"( \(line \d+\))?$" if whole else ""
+    return pytest.raises(LeavesContract, match=f"^{re.escape(sentence)}{end}")
 
 
 # ---- Edits of the file ----

@@ -490,8 +490,8 @@ def test_a_signal_saves_and_the_run_goes_on(
     run.use(engine)
     assert 5 <= run.step < steps
     assert errors.splitlines() == [
-        f"microgpt: Stopped after step {run.step:,} of {steps:,}; step {run.step:,} is saved in {out}. "
-        "To go on:",
+        f"microgpt: Stopped after step {run.step:,} of {steps:,}; step {run.step:,} is saved in "
+        f"{out}. To go on:",
         f"  microgpt train {words} --resume {out}",
     ]
     whole = trained(run.step + 5, steps, n_embd=8, engine=engine)

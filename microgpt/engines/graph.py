@@ -239,6 +239,7 @@ def _inline(op: Op, inner: Op) -> bool:
     if _size(result, *slopes.values()) > MOST_PARTS:
         return False
     op.parents, op.detail = parents, (result, *slopes.values())
+    op.line = op.line or inner.line
     for p in inner.parents:
         p.users = list(dict.fromkeys(op if u is inner else u for u in p.users))
     return True

@@ -378,7 +378,7 @@ class _Builder:
             case "targets":
                 self._step("targets", [y])
             case other:
-                raise refusal(f"the fast engine has no {other}", op.line)
+                raise AssertionError(other)
 
     def _slab(self, op: Op, of: View) -> View:
         """The columns of a wide product that are one of its products."""
@@ -489,7 +489,9 @@ class _Builder:
         if max(len(views), len(results)) > MOST_VIEWS:
             raise refusal(f"a function in it reads more than {MOST_VIEWS} matrices", self._line)
         if count + len(results) > MOST_REGISTERS:
-            raise refusal("a function of cells in it is too long", self._line)
+            raise refusal(
+                "a function of cells in it is too long for the kernel", self._line
+            )
         listed: list[int] = []
         for v in views:  # 0: a cell for each cell, 1: one row for all, 2: one column, 3: one cell
             kind = 2 * (not same(v.columns, columns)) + (not same(v.rows, rows))
@@ -548,11 +550,11 @@ class _Builder:
 
     def _backward(self) -> None:
         last = self._ops[-1]
+        self._line = next((op.line for op in reversed(self._ops) if op.line), 0)
         if not (same(last.rows, 1) and same(last.columns, 1)):
-            raise refusal("its loss is not a single number", last.line)
+            raise refusal("its loss is not a single number", self._line)
         if not last.learns:
-            raise refusal("its loss does not depend on any weight", last.line)
-        self._line = last.line
+            raise refusal("its loss does not depend on any weight", self._line)
         if last not in self._grads:
             self._grads[last] = self._new(1, 1)
         self._cells([], [(self._grads[last], ONE, last.op == "weight")])
@@ -602,7 +604,7 @@ class _Builder:
                 part = replace(into, rows=op.rows, first=op.detail[0] + into.first)
                 self._cells([g], [(part, INPUT[0], True)])
             case other:
-                raise refusal(f"the fast engine has no way back through {other}", op.line)
+                raise AssertionError(other)
 
     def _cleared(self, op: Op) -> View:
         """Where parts of a gradient are added."""

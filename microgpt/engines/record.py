@@ -28,7 +28,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from types import FunctionType, TracebackType
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -596,6 +596,7 @@ FIXED = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=16)
 def _definitions(source: str) -> dict[str, tuple[str, int]]:
     """Every function of a source by its path, and every name that it assigns at its top, as a text
     that ignores layout, and its line."""
@@ -746,7 +747,7 @@ class Recorder:
             if _draws(value):
                 self.space[name] = _NoChance()
         ours = {"max": _extreme("max"), "min": _extreme("min"), "print": refuse("prints")}
-        ours |= {"input": refuse("asks"), "open": refuse("opens a file")}
+        ours |= {"input": refuse("asks a question"), "open": refuse("opens a file")}
         for name, value in ours.items():
             self.space.setdefault(name, value)
         if self.space.get("math") is math:
@@ -819,7 +820,7 @@ class Recorder:
         finally:
             _watch.on = False
         if not isinstance(result, self._tensor):
-            raise LeavesContract("its result is not a tensor")
+            raise LeavesContract("what it computes is not a tensor")
         self._tape.result = self._number(result)
         return _needed(self._tape)
 
@@ -914,7 +915,7 @@ class Recorder:
             raise LeavesContract("it makes a tensor whose rows are empty or not equally long")
         self._numbers += len(rows) * len(rows[0])
         if self._numbers > MOST_NUMBERS:
-            raise LeavesContract("it makes tensors of more numbers than are worth keeping")
+            raise LeavesContract(f"it makes tensors of more than {MOST_NUMBERS:,} numbers")
         return self._node(
             "constant", (), len(rows), len(rows[0]), Constant(lambda _: rows, nested=True)
         )
@@ -937,7 +938,7 @@ class Recorder:
             rows, columns = _broadcast(rows, t.shape[0]), _broadcast(columns, t.shape[1])
         value, *each = self._traced(f, inputs)
         if len(each) != len(values):
-            raise LeavesContract(f"a function of {len(values)} cells gives {len(each)} slopes")
+            raise LeavesContract("it has a function of cells without a slope for each of them")
         slopes: list[Any] = [number(0)] * len(nodes)
         for v, slope in zip(inputs, each):
             if v.op == "input":
@@ -980,7 +981,9 @@ class Recorder:
         if not isinstance(b, self._tensor):
             raise LeavesContract(f"it multiplies a tensor by a {type(b).__name__}, with @")
         if a.shape[1] != b.shape[0]:
-            raise LeavesContract(f"{a.shape[1]!r} columns @ {b.shape[0]!r} rows do not fit")
+            raise LeavesContract(
+                f"it multiplies a matrix of {a.shape[1]!r} columns by one of {b.shape[0]!r} rows"
+            )
         nodes = (self._number(a), self._number(b))
         return self._node("product", nodes, a.shape[0], b.shape[1])
 
@@ -1006,7 +1009,7 @@ class Recorder:
         if isinstance(rows, Length):
             raise _Looked
         if not all(0 <= i < rows for i in chosen):  # the file's gradient has no rows below zero
-            raise LeavesContract(f"it chooses a row of a tensor of {rows} that is not there")
+            raise LeavesContract(f"it chooses a row that is not there, of a tensor of {rows}")
         hot = [[float(i == j) for j in range(rows)] for i in chosen]
         return self._product(self._made(hot), x)
 
@@ -1038,7 +1041,7 @@ class Recorder:
         rows, columns = shape
         for n in (rows, columns):
             if not isinstance(n, Length) and (type(n) is not int or n < 1):
-                raise LeavesContract("it fills a tensor of a size that none has")
+                raise LeavesContract("it makes a tensor without rows or columns")
         cell = expression(value)
 
         def compute(tokens: int) -> Matrix:
@@ -1051,16 +1054,14 @@ class Recorder:
 
 
 def _line() -> int:
-    """The line of the source that is running, as seen from its model and not from its autograd."""
+    """The line of the source's model that is running, not of its autograd; 0 where none is."""
     frame: Any = sys._getframe(2)
-    last = 0
     while frame is not None:
-        if frame.f_code.co_filename == FILENAME:
-            last = frame.f_lineno
-            if frame.f_code.co_qualname.partition(".")[0] != "Tensor":
-                break
+        code = frame.f_code
+        if code.co_filename == FILENAME and code.co_qualname.partition(".")[0] != "Tensor":
+            return int(frame.f_lineno)
         frame = frame.f_back
-    return int(last)
+    return 0
 
 
 def _blamed(trace: TracebackType | None, source: str) -> int | None:
@@ -1125,7 +1126,7 @@ def _bounds(ids: slice, rows: Size) -> tuple[Size, Size]:
     if ids.step is not None:
         raise LeavesContract("it takes a slice of a tensor with a step")
     if not all(type(place) in (int, Length, type(None)) for place in (ids.start, ids.stop)):
-        raise LeavesContract("it takes a slice of a tensor that ends at no whole number")
+        raise LeavesContract("it takes a slice between places that are not whole numbers")
     if not any(isinstance(place, Length) for place in (rows, ids.start, ids.stop)):
         chosen = range(rows)[ids]
         if not chosen:

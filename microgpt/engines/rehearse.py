@@ -136,6 +136,9 @@ class _Ids(list):  # type: ignore[type-arg]
         return super().__getitem__(place)
 
 
+_WORDS = {"grad": "gradient", "data": "numbers"}  # what a tensor's attributes are
+
+
 class _Weight:
     """A weight, of which only the shape is there."""
 
@@ -143,10 +146,10 @@ class _Weight:
         self.__dict__.update(shape=shape, place=place)
 
     def __getattr__(self, name: str) -> Any:
-        raise LeavesContract(f"its train reads the {name} of a weight")
+        raise LeavesContract(f"its train reads the {_WORDS.get(name, name)} of a weight")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise LeavesContract(f"its train sets the {name} of a weight")
+        raise LeavesContract(f"its train sets the {_WORDS.get(name, name)} of a weight")
 
     def _refuse(self, *_: Any) -> Any:
         raise LeavesContract("its train computes with a weight")
