@@ -481,17 +481,20 @@ def largest(matrices: Sequence[Matrix]) -> float:
     return max(abs(x) for m in matrices for row in m for x in row)
 
 
-def course(run: Run, ids: Callable[[str], tuple[int, ...]]) -> Course:
-    """What the training steps of a run are."""
+def course(
+    run: Run, ids: Callable[[str], tuple[int, ...]], docs: Sequence[str] | None = None
+) -> Course:
+    """What the training steps of a run are, from the first on."""
+    docs = run.train_docs if docs is None else docs
     if plain(run.source):
         assert run.steps is not None and run.batch is not None and run.lr is not None
-        return Schedule(run.train_docs, ids, run.batch, run.steps, run.lr, run.step)
+        return Schedule(docs, ids, run.batch, run.steps, run.lr)
     given = {"steps": run.steps, "batch": run.batch, "lr": run.lr}
     return Rehearsal(
         run.source,
         run.params,
         run.namespace["leaves"](run.params),
-        run.train_docs,
+        docs,
         run.vocab,
         {name: number for name, number in given.items() if number is not None},
         run.moments is not None,
@@ -519,12 +522,14 @@ class Work:
         held_out, samples: after the steps.
     """
 
-    STEPS, HELD_OUT, TEXTS, TEMPERATURE = 4, 12, 4, 0.9
+    STEPS, HELD_OUT, TEXTS, TEMPERATURE = 4, 8, 3, 0.9
 
-    def __init__(self, source: str, corpus: Corpus, count: int = 3, **options: Any) -> None:
-        self.source, self.corpus, self.options = source, corpus, options
-        self.runs = self._fresh(count)
+    def __init__(self, source: str, corpus: Corpus, count: int = 2, **options: Any) -> None:
+        self.runs = [
+            Run(source, corpus, seed=seed, steps=50, **options) for seed in range(count)
+        ]  # fmt: skip
         run = self.runs[0]
+        self.docs = [list(r.train_docs) for r in self.runs]  # as they are before train has them
         self.start = [copied(r.namespace["leaves"](r.params)) for r in self.runs]
         first = course(run, self._ids)
         self.documents = first.take(1).documents
@@ -535,12 +540,6 @@ class Work:
         self.held_out = run.held_out_loss(self.HELD_OUT)
         self.samples = run.sample(self.TEXTS, temperature=self.TEMPERATURE)
 
-    def _fresh(self, count: int) -> list[Run]:
-        return [
-            Run(self.source, self.corpus, seed=seed, steps=50, **self.options)
-            for seed in range(count)
-        ]
-
     def _ids(self, doc: str) -> tuple[int, ...]:
         run = self.runs[0]
         assert run.context is not None
@@ -549,13 +548,14 @@ class Work:
     def states(self, double: bool) -> Iterator[tuple[str, State, list[list[float]], Any]]:
         """By one thread, by two, and in lanes: a name, the state after training, the losses, and
         what the kernel says of the first step."""
-        runs = self._fresh(len(self.runs))
-        fast = compiled(runs[0], double)
-        lanes = len(runs) if fast.training.laned else 1
+        fast = compiled(self.runs[0], double)
+        lanes = len(self.runs) if fast.training.laned else 1
         for name, count, threads in (("alone", 1, 1), ("threads", 1, 2), ("lanes", lanes, 1)):
             state = fast.open(count, threads)
             for i, weights in enumerate(self.start[:count]):
-                state.load(i, weights, runs[i].moments)
+                state.load(i, weights, None)
             first = state.gradients(self.documents)
-            courses = [course(run, fast.ids) for run in runs[:count]]
+            courses = [
+                course(run, fast.ids, docs) for run, docs in zip(self.runs[:count], self.docs)
+            ]
             yield name, state, state.train(courses, self.STEPS), first

@@ -321,7 +321,7 @@ def test_samples_are_the_files(name: str, double: bool) -> None:
 @each
 def test_runs_are_trained_side_by_side(name: str) -> None:
     _, lanes = done(name, True)[-1][:2]
-    assert lanes.runs == (1 if name in NOT_IN_LANES else 3)
+    assert lanes.runs == (1 if name in NOT_IN_LANES else 2)
 
 
 # ---- The file itself ----
@@ -372,7 +372,7 @@ SIZES: list[dict[str, int]] = [
     {"n_layer": 2, "n_head": 3, "n_embd": 12, "block_size": 5, "batch": 7},
     {"n_head": 1, "n_embd": 1, "block_size": 3},
     {"n_head": 1, "n_embd": 40, "block_size": 40, "batch": 2},
-    {"n_head": 12, "n_embd": 24, "block_size": 30, "batch": 3},  # wide rows, tall matrices
+    {"n_head": 12, "n_embd": 12, "block_size": 30, "batch": 2},  # wide rows, tall matrices
     {"block_size": 1, "batch": 2},
     {"block_size": 2, "batch": 33},
 ]
@@ -716,7 +716,7 @@ def test_programs_at_random() -> None:
     strategies = hypothesis.strategies
 
     @hypothesis.settings(
-        max_examples=150, suppress_health_check=list(hypothesis.HealthCheck), database=None
+        max_examples=100, suppress_health_check=list(hypothesis.HealthCheck), database=None
     )
     @hypothesis.given(strategies.data(), strategies.integers(0, 14))
     def check(drawn: Any, length: int) -> None:

@@ -104,7 +104,7 @@ class Compiled:
         if not measures:
             self._follow_sample()
         function = _probabilities if measures else _drawing
-        tape = self._recorder.record(function, self.context, tokens)
+        tape = self._recorder.record(function, self.context, tokens, twice=False)
         result = tape.nodes[tape.result]
         rows, columns = (
             [at(size, length) for length in (1, self.context)]

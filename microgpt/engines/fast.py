@@ -21,7 +21,7 @@ from typing import Any
 from microgpt.engines.compiled import Compiled
 from microgpt.engines.kernel import Kernel, kernel
 from microgpt.engines.program import Program
-from microgpt.engines.record import Expression, Matrix, evaluate
+from microgpt.engines.record import Expression, Matrix, computed, evaluate
 from microgpt.engines.rehearse import Course, Steps
 from microgpt.errors import LeavesContract, MicrogptError
 
@@ -284,11 +284,9 @@ class State:
             raise LeavesContract("its runs do not move their weights alike")
         if any(len(ids) > self.fast.context + 1 for one in steps for ids in one.documents):
             raise LeavesContract("its train reads more tokens at once than the context holds")
-        scalars = array("d")
-        for numbers in steps[0].numbers:
-            symbols = {str(i): x for i, x in enumerate(numbers)}
-            scalars.extend([_evaluated(e, symbols) for e in self.fast.training.scalars])
-        return Plan(courses, steps, scalars)
+        numbers = steps[0].numbers
+        scalars = [_scalars(e, numbers) for e in self.fast.training.scalars]
+        return Plan(courses, steps, array("d", [x for step in zip(*scalars) for x in step]))
 
     def perform(self, plan: Plan) -> list[list[float]]:
         """Train as planned; what is not done is given back to the courses."""
@@ -418,8 +416,12 @@ def _address(numbers: array[Any]) -> int:
     return numbers.buffer_info()[0]
 
 
-def _evaluated(e: Expression, symbols: dict[str, float]) -> float:
+def _scalars(e: Expression, numbers: Sequence[tuple[float, ...]]) -> list[float]:
+    """What an expression of symbols is in each step; nan where it cannot be computed."""
+    if not numbers:
+        return []
+    symbols = {str(i): list(column) for i, column in enumerate(zip(*numbers))}
     try:
-        return evaluate(e, symbols)
+        return computed(e, [], len(numbers), symbols=symbols)
     except (ArithmeticError, ValueError):
-        return math.nan
+        return [math.nan] if len(numbers) == 1 else [_scalars(e, [n])[0] for n in numbers]

@@ -489,9 +489,7 @@ class _Builder:
         if max(len(views), len(results)) > MOST_VIEWS:
             raise refusal(f"a function in it reads more than {MOST_VIEWS} matrices", self._line)
         if count + len(results) > MOST_REGISTERS:
-            raise refusal(
-                "a function of cells in it is too long for the kernel", self._line
-            )
+            raise refusal("a function of cells in it is too long for the kernel", self._line)
         listed: list[int] = []
         for v in views:  # 0: a cell for each cell, 1: one row for all, 2: one column, 3: one cell
             kind = 2 * (not same(v.columns, columns)) + (not same(v.rows, rows))

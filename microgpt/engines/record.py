@@ -26,7 +26,7 @@ import operator
 import random
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from types import FunctionType, TracebackType
@@ -284,14 +284,14 @@ def computed(
     inputs: Sequence[list[float]],
     count: int,
     tokens: int = 0,
-    symbols: dict[str, float] | None = None,
+    symbols: Mapping[str, list[float]] | None = None,
 ) -> list[float]:
     """The numbers that an expression stands for in so many cells.
 
     Args:
         inputs: for each input its number in every cell.
         tokens: how many tokens the document has.
-        symbols: the number of each name.
+        symbols: for each name its number in every cell.
 
     Raises:
         ArithmeticError, ValueError, TypeError: there is no such number.
@@ -300,25 +300,27 @@ def computed(
     for part in parts(e):
         if part.op == "input":
             made[part] = inputs[part.args[0]]
+        elif part.op == "symbol":
+            made[part] = (symbols or {})[part.args[0]]
         elif part.leaf:
-            made[part] = [_leaf(part, tokens, symbols or {})] * count
+            made[part] = [_leaf(part, tokens)] * count
         else:
             made[part] = list(map(NUMERIC[part.op], *[made[a] for a in part.args]))
     return made[e]
 
 
-def _leaf(e: Expression, tokens: int, symbols: dict[str, float]) -> float:
+def _leaf(e: Expression, tokens: int) -> float:
     if e.op == "length":
         return float(e.args[0] * tokens + e.args[1])
     if e.op == "each":
         return float(e.args[0][tokens - 1])
-    return float(symbols[e.args[0]] if e.op == "symbol" else e.args[0])
+    return float(e.args[0])
 
 
-def evaluate(e: Expression, symbols: dict[str, float], tokens: int = 0) -> float:
-    """The number that an expression without inputs stands for; arguments and errors as of
-    `computed`."""
-    return computed(e, [], 1, tokens, symbols)[0]
+def evaluate(e: Expression, symbols: Mapping[str, float], tokens: int = 0) -> float:
+    """The number that an expression without inputs stands for, given that of each symbol; the
+    errors are those of `computed`."""
+    return computed(e, [], 1, tokens, {name: [x] for name, x in symbols.items()})[0]
 
 
 def arithmetic(op: str, *values: Any) -> Any:
@@ -765,7 +767,11 @@ class Recorder:
     # ---- Recording ----
 
     def record(
-        self, function: Callable[[dict[str, Any], Any, Any, Any], Any], longest: int, vocab: int
+        self,
+        function: Callable[[dict[str, Any], Any, Any, Any], Any],
+        longest: int,
+        vocab: int,
+        twice: bool = True,
     ) -> Tape:
         """The tape of `function(space, params, ids, targets)`, for 1 to `longest` tokens.
 
@@ -773,6 +779,8 @@ class Recorder:
             function: what is recorded; it gives a tensor.
             longest: the most tokens of a document.
             vocab: the tokens there are: columns of the targets.
+            twice: whether it is tried a second time, which must give the same; not needed where
+                all of it was recorded before.
 
         Raises:
             LeavesContract: in words, why it cannot be.
@@ -781,24 +789,25 @@ class Recorder:
         try:
             tape = self._once(function, None)
             _hold(tape, longest)
-            again = self._once(function, None)
+            if twice:
+                _repeats(tape, self._once(function, None), longest)
         except _Looked:
-            tape, again = self._each(function, longest)
-        _repeats(tape, again, longest)
+            tape = self._each(function, longest, twice)
         tape.longest = longest
         return tape
 
-    def _each(self, function: Any, longest: int) -> tuple[Tape, Tape]:
-        """The tape from one for each length, made twice."""
+    def _each(self, function: Any, longest: int, twice: bool) -> Tape:
+        """The tape from one for each length."""
         _watch.as_written = True
         try:
             tapes = [self._once(function, tokens) for tokens in range(1, longest + 1)]
-            again = self._once(function, longest)
+            if twice:
+                _repeats(tapes[-1], self._once(function, longest), longest)
         except _Looked:
             raise LeavesContract("it asks how many tokens there are in a way of its own") from None
         finally:
             _watch.as_written = False
-        return _together(tapes), _together([*tapes[:-1], again])
+        return _together(tapes)
 
     def _once(self, function: Any, tokens: int | None) -> Tape:
         self._tape = Tape()
