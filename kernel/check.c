@@ -66,9 +66,10 @@ static int read_size(const checked *p, const int32_t *at, int64_t low, size *int
 }
 
 /* With lanes, documents of different lengths are done as if all were as long as the longest. That is right where
-   rows or columns are tokens, and where nothing else depends on the length. */
+   rows or columns are tokens, all of them, and where nothing else depends on the length: `laned` of a view. */
 static int suits_lanes(const int32_t *v) {
-    return v[SHIFT] != BY_LENGTH && v[FIRST_TIMES] == 0 && (v[ROW_TIMES] == 0 || (v[ROW_TIMES] == 1 && v[ROW_PLUS] == 0))
+    if (v[SHIFT] == BY_LENGTH || (v[SHIFT] == BY_DOCUMENT && v[ROW_TIMES]) || v[FIRST_TIMES]) return 0;
+    return (v[ROW_TIMES] == 0 || (v[ROW_TIMES] == 1 && v[ROW_PLUS] == 0))
         && (v[COLUMN_TIMES] == 0 || (v[COLUMN_TIMES] == 1 && v[COLUMN_PLUS] == 0));
 }
 

@@ -288,7 +288,10 @@ static int64_t attempt(const sample_program *p, int64_t number, int64_t most_thr
         if (starts[i + 1] - starts[i] > starts[longest + 1] - starts[longest]) longest = i;
     for (int64_t i = 0; i < order_count; i++) order[i] = (int32_t)(all ? longest : below(documents));
     if (number && number % 20 == 19) {
-        if (one_in(3)) j.fixed[below(fixed)] = (real)below(2 * h[LONGEST]) - (real)(0.5 * (double)below(3));
+        static const double strange[] = {-1, 0.5, 1e9, -1e9, 1e30, 0.0 / 0.0};
+        if (one_in(3))
+            for (int64_t n = 1 + below(fixed); n; n--) /* what is a constant, and what a table of places? */
+                j.fixed[below(fixed)] = (real)(one_in(2) ? (double)below(2 * h[LONGEST]) : strange[below(6)]);
         else if (one_in(3)) tokens[below(token_count)] = other(tokens, token_count, 0);
         else if (one_in(2)) starts[below(documents + 1)] += one_in(2) ? below(5) - 2 : (int64_t)next();
         else order[below(order_count)] = other(order, order_count, (int32_t)documents - 1);

@@ -522,7 +522,7 @@ class Work:
         held_out, samples: after the steps.
     """
 
-    STEPS, HELD_OUT, TEXTS, TEMPERATURE = 4, 8, 3, 0.9
+    STEPS, HELD_OUT, TEXTS, TEMPERATURE = 3, 6, 2, 0.9
 
     def __init__(self, source: str, corpus: Corpus, count: int = 2, **options: Any) -> None:
         self.runs = [

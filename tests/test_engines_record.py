@@ -369,6 +369,36 @@ REFUSED: dict[str, tuple[Sequence[tuple[str, str]], str, str]] = {
     "prints": ([(H, "    print(x.shape)\n" + H)], "it prints as it runs", "print(x.shape)"),
     "asks": ([(H, "    input()\n" + H)], "it asks a question as it runs", "input()"),
     "opens": ([(H, "    open('x')\n" + H)], "it opens a file as it runs", "open('x')"),
+    "catches": (
+        [(H, "    try:\n        x.data\n    except Exception:\n        pass\n" + H)],
+        "it catches exceptions",
+        "try:",
+    ),
+    "matches": (
+        [(H, "    match x.shape[-2]:\n        case int():\n            pass\n" + H)],
+        "it matches patterns",
+        "match x",
+    ),
+    "what a cell is": (
+        [(RELU, "lambda a: (a if isinstance(a, float) else 0, 1)")],
+        "it asks of what type a cell or a token is",
+        "def relu(self)",
+    ),
+    "cells in a set": (
+        [(RELU, "lambda a: (0.0 if a in {0, 1} else a, 1)")],
+        "it looks up a cell in a set or a dictionary",
+        "def relu(self)",
+    ),
+    "what a token is": (
+        [(NEW, NEW + "\n    t = type(ids[0])")],
+        "it asks of what type a cell or a token is",
+        "t = type",
+    ),
+    "tensors in a list": (
+        [("def mlp(", "kept = [Tensor([[1.0]])]\n\ndef mlp("), (H, H + " + kept[0]")],
+        "it computes with a Tensor where a number is expected",
+        "+ kept[0]",
+    ),
     # Tensors
     "another way back": (
         [(H, H + "\n    hidden = Tensor([[1.0]], (hidden, lambda g: g))")],

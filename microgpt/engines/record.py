@@ -121,7 +121,6 @@ class Expression:
     op: str
     args: tuple[Any, ...]
     _made: ClassVar[WeakValueDictionary[tuple[Any, ...], Expression]] = WeakValueDictionary()
-
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __new__(cls, op: str, *args: Any) -> Expression:
@@ -202,7 +201,10 @@ class Expression:
         same = self == other
         return arithmetic("sub", 1.0, same) if isinstance(same, Expression) else not same
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        if _watch.on:  # equal cells of two matrices would be two things
+            raise LeavesContract("it looks up a cell in a set or a dictionary")
+        return object.__hash__(self)
 
     def __bool__(self) -> bool:
         return _watch.decide(self)
@@ -249,16 +251,16 @@ def expression(value: Any) -> Expression:
 
 def parts(*es: Expression) -> list[Expression]:
     """All that expressions are made of, each once, what is needed first; they are among it."""
-    seen: dict[Expression, None] = {}
+    seen: dict[int, Expression] = {}
     todo = [(e, False) for e in reversed(es)]
     while todo:
         e, ready = todo.pop()
         if ready or e.leaf:
-            seen.setdefault(e)
-        elif e not in seen:
+            seen.setdefault(id(e), e)
+        elif id(e) not in seen:
             todo.append((e, True))
             todo += [(a, False) for a in reversed(e.args)]
-    return list(seen)
+    return list(seen.values())
 
 
 def rebuilt(e: Expression, leaf: Callable[[Expression], Expression]) -> Expression:
@@ -411,6 +413,8 @@ class Length:
         return NotImplemented
 
     def __hash__(self) -> int:
+        if _watch.on:
+            raise _Looked
         return hash((self.times, self.plus))
 
     def _affine(self, other: Any, sign: int, op: str, swapped: bool = False) -> Any:
@@ -650,6 +654,11 @@ def _refuse_edits(source: str, space: dict[str, Any]) -> None:
     if changed is not None:
         line = found[changed][1] if changed in found else None
         raise refusal(f"it changes {changed}, which the fast engine has a copy of", line)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Try | ast.TryStar):  # it might catch a refusal
+            raise refusal("it catches exceptions", node.lineno)
+        if isinstance(node, ast.Match):  # it might match the type of a stand-in
+            raise refusal("it matches patterns", node.lineno)
     for name in _called() & set(space):
         raise refusal(f"it has a {name} of its own", found.get(name, ("", None))[1])
 
@@ -723,6 +732,19 @@ def _extreme(op: str) -> Callable[..., Any]:
     return call
 
 
+def _asking(real: Callable[..., Any]) -> Callable[..., Any]:
+    """`isinstance` or `type`, which must not be told that something is only a stand-in."""
+
+    def call(value: Any, *kinds: Any) -> Any:
+        if isinstance(value, Length | _Tokens):
+            raise _Looked
+        if isinstance(value, Expression | _Token):
+            raise LeavesContract("it asks of what type a cell or a token is")
+        return real(value, *kinds)
+
+    return call
+
+
 class Recorder:
     """A source, ready to be recorded.
 
@@ -750,11 +772,12 @@ class Recorder:
                 self.space[name] = _NoChance()
         ours = {"max": _extreme("max"), "min": _extreme("min"), "print": refuse("prints")}
         ours |= {"input": refuse("asks a question"), "open": refuse("opens a file")}
+        ours |= {"isinstance": _asking(isinstance), "type": _asking(type)}
         for name, value in ours.items():
             self.space.setdefault(name, value)
         if self.space.get("math") is math:
             self.space["math"] = _Math()
-        self._others = namespace["Tensor"]
+        self._theirs = namespace["Tensor"]  # what the given weights are
         self._tensor: Any = self._make(self.space["Tensor"])
         self.space["Tensor"] = self._tensor
         self._traces: dict[Any, tuple[list[Expression], Any]] = {}
@@ -762,6 +785,10 @@ class Recorder:
         self._numbers = self._vocab = 0
         self._weights = namespace["leaves"](params)
         self._params = params
+        weights = set(map(id, self._weights))
+        for name, value in namespace.items():  # tensors that are there before all
+            if isinstance(value, self._theirs) and not value.parents and id(value) not in weights:
+                self.space[name] = self._made(value.data)
         self.shapes = [tuple(w.shape) for w in self._weights]
 
     # ---- Recording ----
@@ -841,7 +868,7 @@ class Recorder:
             return {key: self._replaced(part, by) for key, part in tree.items()}
         if isinstance(tree, list | tuple):
             return type(tree)([self._replaced(part, by) for part in tree])
-        if isinstance(tree, self._others):
+        if isinstance(tree, self._theirs):
             raise LeavesContract("its leaves leave out a weight, which then is never trained")
         return tree
 
@@ -1164,16 +1191,21 @@ def _even(e: Expression) -> bool:
 
 
 def _needed(tape: Tape) -> Tape:
-    """The tape without what its result does not need; every weight stays."""
-    needed = {tape.result}
-    for n in range(tape.result, -1, -1):
-        if n in needed:
-            needed.update(tape.nodes[n].parents)
-    kept = [n for n, node in enumerate(tape.nodes) if n in needed or node.op == "weight"]
-    place = {n: i for i, n in enumerate(kept)}
-    nodes = [
-        replace(tape.nodes[n], parents=tuple(place[p] for p in tape.nodes[n].parents)) for n in kept
-    ]
+    """The tape without what its result does not need, in the order in which that needs it; every
+    weight stays."""
+    place: dict[int, int] = {}
+    nodes: list[Node] = []
+    weights = [n for n, node in enumerate(tape.nodes) if node.op == "weight"]
+    todo = [(n, False) for n in (tape.result, *reversed(weights))]
+    while todo:
+        n, ready = todo.pop()
+        node = tape.nodes[n]
+        if ready:
+            place[n] = len(nodes)
+            nodes.append(replace(node, parents=tuple(place[p] for p in node.parents)))
+        elif n not in place:
+            todo.append((n, True))
+            todo += [(p, False) for p in reversed(node.parents)]
     return Tape(nodes, place[tape.result])
 
 
