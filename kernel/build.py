@@ -130,7 +130,7 @@ def version() -> int:
 
 def functions() -> list[str]:
     """The names of the kernel's functions, from its source."""
-    text = (HERE / "kernel.c").read_text(encoding="utf-8")
+    text = "".join((HERE / name).read_text(encoding="utf-8") for name in ("kernel.c", "check.c"))
     return re.findall(r"^EXPORT\b.*?\bNAME\((\w+)\)", text, re.MULTILINE)
 
 
@@ -156,7 +156,7 @@ def variants(target: Target) -> Iterator[tuple[Level, str, list[str]]]:
 def fingerprint(target: Target) -> str:
     """A hash of all that a library is made of; this file says how, and by which compiler."""
     total = hashlib.sha256(f"{target.file} {version()}".encode())
-    for name in ("kernel.c", "level.c", "build.py"):
+    for name in ("kernel.c", "check.c", "level.c", "build.py"):
         total.update(hashlib.sha256((HERE / name).read_bytes()).digest())
     return total.hexdigest()
 

@@ -17,9 +17,6 @@
    begins before its end, so it reads at most W - 1 numbers past it; so does a store where a result has room for
    whole vectors. Hence each part of memory must have W numbers after its last: 64 bytes do for all builds.     */
 
-#ifndef CHECK_C
-#define CHECK_C
-
 _Static_assert(COUNT % LANES == 0, "a vector has whole cells");
 
 /* What is wrong. `check` gives 100 times a place, plus one of these; the place counts numbers of the program from
@@ -30,7 +27,7 @@ enum { SAFE, BAD_HEADER, TOO_SHORT, /* the program is, of the length at that pla
        BAD_STEP, BAD_NUMBER,        /* no step of that name, form or length; one of its numbers is none that it may be */
        BAD_SHAPES, BAD_TOGETHER,    /* its views do not fit; cannot be done for all documents together */
        WRITES_THERE,                /* where it may not */
-       BAD_REGISTER, NO_SCRATCH, BAD_WHICH, BAD_RESULT, BAD_LANES,
+       BAD_REGISTER, NO_SCRATCH, BAD_WHICH, BAD_RESULT, BAD_LANES, BAD_GROWTH, /* not for a last row alone */
        BAD_STARTS, BAD_ORDER, BAD_TOKEN }; /* the place counts documents, their order, tokens */
 
 /* What the program is for. */
@@ -46,7 +43,7 @@ typedef struct {
     const int32_t *head, *views, *body;
     int64_t longest, documents, cells[3]; /* in each part of memory */
     const real *fixed;
-    int updating, together;
+    int updating, together, grows; /* grows: it is done for the last row alone, too */
 } checked;
 
 static int64_t fault(const checked *p, const int32_t *at, int reason) { return 100 * (int64_t)(at - p->head) + reason; }
@@ -120,6 +117,10 @@ static size columns_of(const checked *p, const int32_t *v) {
     read_size(p, v + COLUMN_TIMES, 1, &columns);
     return columns;
 }
+
+/* A text grows by one token at a time, and then a step does the last row alone: so tokens may be the rows of a view,
+   but not its columns, where a product would go on through them. `attend` knows how. */
+static int suits_growth(const checked *p, const int32_t *v) { return !p->grows || v[COLUMN_TIMES] == 0; }
 
 static int64_t check_use(const checked *p, const int32_t *v, const int32_t *at, int writes) {
     if (p->together && !moves_together(v)) return fault(p, at, BAD_TOGETHER);
@@ -218,6 +219,7 @@ static int64_t check_step(const checked *p, const int32_t *step) {
         if (form[0] == '?' && *at == -1) continue;
         view[i] = named(p, *at);
         if (!view[i]) return fault(p, at, BAD_NUMBER);
+        if (step[0] != ATTEND && !suits_growth(p, view[i])) return fault(p, at, BAD_GROWTH);
         int64_t wrong = check_use(p, view[i], at, form[0] == '+');
         if (wrong) return wrong;
         int flipped = step[0] == PRODUCT && ((i == 1 && number[0]) || (i == 2 && number[1]));
@@ -232,8 +234,12 @@ static int64_t check_step(const checked *p, const int32_t *step) {
     case PRODUCT: scratch = panel(a, b, c, view[2], number[1]); break;
     case TOKENS:
     case SCATTER:
+        if (p->grows && view[step[0] == TOKENS][ROW_TIMES]) return fault(p, step, BAD_GROWTH);
         if (number[0] >= 0) return check_which(p, number, a);
         if (!is_size(p, a, 't', letters)) return fault(p, step, BAD_SHAPES);
+        break;
+    case TARGETS:
+        if (p->grows) return fault(p, step, BAD_GROWTH);
         break;
     case ATTEND:
         scratch = larger_of(panel(a, c, b, view[2], 1), panel(a, d, c, view[3], 0));
@@ -273,6 +279,7 @@ static int64_t check_cells(const checked *p, const int32_t *step) {
     for (int64_t i = 0; i < outputs; i++, out += 4) {
         const int32_t *v = named(p, out[0]);
         if (!v || !within(out[2], 0, 1) || !within(out[3], 0, 1) || (out[2] && out[3])) return fault(p, out, BAD_NUMBER);
+        if (!suits_growth(p, v)) return fault(p, out, BAD_GROWTH);
         if ((wrong = check_use(p, v, out, 1))) return wrong;
         if (i == 0) rows = rows_of(p, v), columns = columns_of(p, v);
         if (!same_size(rows, rows_of(p, v)) || !same_size(columns, columns_of(p, v))) return fault(p, out, BAD_SHAPES);
@@ -282,6 +289,7 @@ static int64_t check_cells(const checked *p, const int32_t *step) {
     for (int64_t i = 0; i < inputs; i++, in += 2) {
         const int32_t *v = named(p, in[0]);
         if (!v || !within(in[1], 0, 3)) return fault(p, in, BAD_NUMBER);
+        if (!suits_growth(p, v)) return fault(p, in, BAD_GROWTH);
         if ((wrong = check_use(p, v, in, 0))) return wrong;
         if ((!(in[1] & 1) && !same_size(rows, rows_of(p, v))) || (!(in[1] & 2) && !same_size(columns, columns_of(p, v))))
             return fault(p, in, BAD_SHAPES);
@@ -378,8 +386,9 @@ static int64_t check_documents(const checked *p, const int32_t *tokens, int64_t 
    between the check and the call. `numbers` counts the numbers for each scalar and length.
 
    `order` is all of the order that a call reads: for `train` steps times batch times lanes, for the others as many
-   as they are told, times lanes; `forward` may not be told more than a chunk. Documents may be left out (0 of each): then the program alone is checked. For `sample`, `tokens`
-   is the text with `mark` behind it: one document. `use` says what the program is for. */
+   as they are told, times lanes; `forward` may not be told more than a chunk. Documents
+   may be left out (0 of each): then the program alone is checked. For `sample`, `tokens` is the text with `mark` behind
+   it: one document. `use` says what the program is for. */
 EXPORT int64_t NAME(check)(const int32_t *program, int64_t length, int64_t use, int64_t shared, int64_t own, int64_t fixed,
                            int64_t numbers, const real *constants, const int32_t *tokens, int64_t token_count,
                            const int64_t *starts, int64_t documents, const int32_t *order, int64_t order_count) {
@@ -390,11 +399,9 @@ EXPORT int64_t NAME(check)(const int32_t *program, int64_t length, int64_t use, 
     if (own < ((int64_t)h[OWN] + h[LONGEST] + 1 + h[SCRATCH]) * L + 2 * W) return 100 * 1 + NO_ROOM;
     if (fixed < (int64_t)h[FIXED] * L + W) return 100 * 2 + NO_ROOM;
     if (numbers < (int64_t)h[NUMBERS] * (h[LONGEST] + 1)) return 100 * 3 + NO_ROOM;
-    checked p = {h, h + HEADER + h[SCALARS], 0, h[LONGEST], L > 1 ? 1 : h[CHUNK], {h[SHARED], h[OWN], h[FIXED]}, constants, 0, 0};
+    checked p = {h, h + HEADER + h[SCALARS], 0, h[LONGEST], L > 1 ? 1 : h[CHUNK], {h[SHARED], h[OWN], h[FIXED]}, constants, 0, 0, h[GROWS]};
     p.body = p.views + (int64_t)h[VIEWS] * VIEW;
     if ((wrong = check_program(&p))) return wrong;
     if ((wrong = check_result(&p, use))) return wrong;
     return check_documents(&p, tokens, token_count, starts, documents, order, order_count);
 }
-
-#endif

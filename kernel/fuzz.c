@@ -12,9 +12,9 @@
 #define _GNU_SOURCE
 #include "kernel.c"
 
-#include "check.c"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +47,7 @@ static int one_in(int64_t n) { return below(n) == 0; }
 /* ---- Memory that ends where it is said to ---- */
 
 enum { PROGRAM, SHARED_PART, OWN_PART, FIXED_PART, NUMBERS_PART, TOKEN_LIST, STARTS, ORDER, SCALAR_LIST, LOSSES, PARTIAL,
-       MEETINGS, CHANCES, AREAS };
+       MEETINGS, CHANCES, TEXTS, LENGTHS, AREAS };
 enum { MOST_THREADS = 3, MARK = 0x5a, MARKED = 256 };
 #define AREA ((int64_t)1 << 24)
 #define GUARD ((int64_t)1 << 26)
@@ -205,11 +205,13 @@ typedef struct {
     int64_t steps, batch, own_size, ranks, rank;
 } job;
 
+static int rested(void) { return sched_yield(); }
+
 static void *work(void *given) {
     const job *j = given;
     int32_t stop = 0;
     NAME(train)(j->program, j->shared, j->own, j->fixed, j->numbers, j->tokens, j->starts, j->order, 0, j->steps, j->batch,
-                j->scalars, j->losses, &stop, j->rank, j->ranks, j->own_size, j->meetings, j->partial);
+                j->scalars, j->losses, &stop, j->rank, j->ranks, j->own_size, j->meetings, j->partial, j->rank ? 0 : rested);
     return 0;
 }
 
@@ -324,10 +326,13 @@ static int64_t attempt(const sample_program *p, int64_t number, int64_t most_thr
         int32_t stop = 0;
         NAME(measure)(program, j.shared, j.own, j.fixed, j.numbers, tokens, starts, order, batch, &surprise, &stop);
     } else {
-        int64_t most = h[LONGEST] + 1;
-        double *chances = take(CHANCES, (most - (token_count - 1)) * 8);
-        for (int64_t i = 0; i < most - (token_count - 1); i++) chances[i] = (double)(next() >> 11) * 0x1p-53;
-        NAME(sample)(program, j.shared, j.own, j.fixed, j.numbers, tokens, token_count - 1, most, tokens[token_count - 1], chances);
+        int64_t most = h[LONGEST] + 1, count = token_count - 1, texts = 1 + below(3);
+        int32_t *ids = take(TEXTS, texts * (most + 1) * 4), stop = 0;
+        double *chances = take(CHANCES, texts * (most - count) * 8);
+        for (int64_t i = 0; i < texts * (most - count); i++) chances[i] = (double)(next() >> 11) * 0x1p-53;
+        memcpy(ids, tokens, (size_t)count * 4);
+        NAME(sample)(program, j.shared, j.own, j.fixed, j.numbers, ids, count, most, tokens[count], chances, texts,
+                     take(LENGTHS, texts * 8), &stop);
     }
     alarm(0);
     complain_if(memcmp(before, j.fixed, bytes) != 0, "a step wrote to what is fixed");

@@ -51,6 +51,7 @@ INLINE void store(real *p, vec v) { *(loose *)p = v; }
 INLINE vec splat(real x) { return x - (vec){0}; }
 INLINE ivec isplat(whole x) { return x - (ivec){0}; }
 INLINE vec choose(ivec c, vec a, vec b) { return (vec)((c & (ivec)a) | (~c & (ivec)b)); }
+INLINE vec only(ivec c, vec a) { return (vec)(c & (ivec)a); } /* a or 0, also where a is not a number */
 INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
 INLINE vec smaller(vec a, vec b) { return choose(a < b, a, b); }
 INLINE ivec places(void) { ivec v; UNROLL for (int i = 0; i < (int)(WIDTH / sizeof(real)); i++) v[i] = i; return v; }
@@ -75,6 +76,18 @@ INLINE vec spread(const real *cell) {
     UNROLL for (long i = 0; i < W; i++) v[i] = cell[i % L];
     return v;
 #endif
+}
+
+/* Which lanes something counts in (all bits of a lane, or none), as often as a cell fits into a vector. */
+INLINE ivec ispread(const whole *cell) {
+    ivec v;
+    UNROLL for (long i = 0; i < W; i++) v[i] = cell[i % L];
+    return v;
+}
+INLINE ivec iload(const whole *p) {
+    vec v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return (ivec)v;
 }
 
 /* The cells of a vector joined in pairs, pairs of pairs, ..., until every cell has the result of all. */
@@ -213,16 +226,21 @@ enum { ALL, LOWER, LOWER_LEFT, UPPER_LEFT }; /* LOWER: of the product only colum
 #define TILE(rows, vectors)                                                                                     \
     INLINE void tile_##rows##_##vectors(long inner, const real *a, long a_row, long a_k, const real *b, long b_k, \
                                         const real *from, long from_row, real *c, long c_row, long last,        \
-                                        const real *valid) {                                                    \
+                                        const whole *valid) {                                                   \
         vec sum[rows][vectors];                                                                                 \
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < vectors; j++)                          \
             sum[i][j] = from ? load(from + i * from_row + j * W) : splat(0);                                    \
         for (long k = 0; k < inner; k++) {                                                                      \
             vec row[vectors];                                                                                   \
             UNROLL for (int j = 0; j < vectors; j++) row[j] = load(b + k * b_k + j * W);                        \
+            ivec in = {0};                                                                                      \
+            if (L > 1 && valid) {                                                                               \
+                in = ispread(valid + k * L);                                                                    \
+                UNROLL for (int j = 0; j < vectors; j++) row[j] = only(in, row[j]);                             \
+            }                                                                                                   \
             UNROLL for (int i = 0; i < rows; i++) {                                                             \
                 vec cell = spread(a + i * a_row + k * a_k);                                                     \
-                if (L > 1 && valid) cell *= spread(valid + k * L);                                              \
+                if (L > 1 && valid) cell = only(in, cell);                                                      \
                 UNROLL for (int j = 0; j < vectors; j++) sum[i][j] += cell * row[j];                            \
             }                                                                                                   \
         }                                                                                                       \
@@ -240,7 +258,7 @@ TILE(8, 1) TILE(7, 1) TILE(6, 1) TILE(5, 1) TILE(4, 1) TILE(3, 1) TILE(2, 1) TIL
    overwritten, up to a whole vector. */
 static void product(long rows, long columns, long inner, const real *a, long a_row, long a_k, const real *b, long b_k,
                     long b_column, const real *from, long from_row, real *c, long c_row, int shape, int spare,
-                    real *panel, const real *valid) {
+                    real *panel, const whole *valid) {
     columns *= L;
     for (long j = 0; j < columns; j += 2 * W) {
         long wide = least(columns - j, 2 * W), stride = b_k, last = wide > W ? wide - W : wide;
@@ -265,7 +283,8 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
             if (shape == LOWER_LEFT) end = least(inner, i + now);
             if (shape == UPPER_LEFT) first = least(inner, i);
             const real *left = a + i * a_row + first * a_k, *right = side + first * stride;
-            const real *begin = from ? from + i * from_row + j : 0, *counts = valid ? valid + first * L : 0;
+            const real *begin = from ? from + i * from_row + j : 0;
+            const whole *counts = valid ? valid + first * L : 0;
             real *out = c + i * c_row + j;
             end -= first;
 #define CASE(rows, vectors) case rows: \
@@ -279,7 +298,7 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
 /* ---- Programs ---- */
 
 enum { MAGIC, VIEWS, BODY, BACKWARD, UPDATE, LONGEST, CHUNK, VOCAB, PARAMETERS, SHARED, OWN, FIXED, SCRATCH, NUMBERS,
-       RESULT, SCALARS, HEADER };
+       RESULT, SCALARS, GROWS, HEADER };
 enum { SPACE, OFFSET, STRIDE, ROW_TIMES, ROW_PLUS, COLUMN_TIMES, COLUMN_PLUS, SHIFT, JUMP, FIRST_TIMES, FIRST_PLUS,
        ROOM, VIEW };
 enum { STAY, BY_ROW, BY_DOCUMENT, BY_LENGTH };
@@ -297,7 +316,7 @@ enum { MOST_DOCUMENTS = 64, MOST_TOKENS = 4096 };
 
 /* What a step sees: the program, its memory, and the documents that are being done. With lanes, one document at a
    time is done in each lane, and they may have different lengths: `tokens_of[0]` is the longest, `lane` has each,
-   and `valid` for each row a 1 for the lanes whose document has it and a 0 for the others. What is computed in
+   and `valid` says for each row which lanes' documents have it. What is computed in
    rows that a document does not have is never added to anything. */
 typedef struct {
     const int32_t *head, *views, *body;
@@ -307,11 +326,12 @@ typedef struct {
     long documents, tokens_of[MOST_DOCUMENTS], rows_before[MOST_DOCUMENTS + 1]; /* of the chunk */
     const int32_t *ids[MOST_DOCUMENTS];
     long current, together; /* the document that a step is done for, or all */
+    long last; /* of a matrix with rows for tokens only the last row is done: those before are there already */
     long lane[LANES], ragged, slice, slices; /* the part of the update that is done here, of how many */
-    real *valid;
+    whole *valid;
 } scene;
 
-INLINE matrix view(const scene *s, int32_t number) {
+INLINE matrix rows_of_view(const scene *s, int32_t number, long last) {
     const int32_t *v = s->views + (long)number * VIEW;
     long tokens = s->tokens_of[s->current], offset = v[OFFSET];
     matrix m = {0, v[STRIDE] * L, v[ROW_TIMES] * tokens + v[ROW_PLUS], v[COLUMN_TIMES] * tokens + v[COLUMN_PLUS], 0};
@@ -322,9 +342,15 @@ INLINE matrix view(const scene *s, int32_t number) {
         else first += s->rows_before[s->current];
     } else if (v[SHIFT] == BY_DOCUMENT) offset += s->current * v[JUMP];
     else if (v[SHIFT] == BY_LENGTH) offset += tokens * v[JUMP];
+    if (last && v[ROW_TIMES]) {
+        first += m.rows - 1;
+        m.rows = 1;
+    }
     m.at = s->memory[v[SPACE]] + (offset + first * v[STRIDE]) * L;
     return m;
 }
+
+INLINE matrix view(const scene *s, int32_t number) { return rows_of_view(s, number, s->last); }
 
 INLINE vec scalar(const scene *s, int32_t slot) {
     const real *row = s->numbers + (long)slot * (s->head[LONGEST] + 1);
@@ -338,7 +364,7 @@ INLINE vec scalar(const scene *s, int32_t slot) {
 }
 
 /* Which lanes each token counts in, where a view's rows or columns are tokens. */
-INLINE const real *counts(const scene *s, int32_t view, int times) {
+INLINE const whole *counts(const scene *s, int32_t view, int times) {
     return L > 1 && s->ragged && s->views[(long)view * VIEW + times] ? s->valid : 0;
 }
 
@@ -355,7 +381,7 @@ static void cells(const scene *s, const int32_t *step) {
     for (long i = 0; i < inputs; i++) source[i] = view(s, in[2 * i]);
     for (long i = 0; i < outputs; i++) target[i] = view(s, out[4 * i]);
     long rows = target[0].rows, columns = target[0].columns * L, even = 1;
-    const real *valid[8];
+    const whole *valid[8];
     for (long i = 0; i < outputs; i++) /* tokens add to a weight: those that are there */
         valid[i] = s->views[(long)out[4 * i] * VIEW + SHIFT] == STAY ? counts(s, out[4 * i], ROW_TIMES) : 0;
     for (long i = 0; i < inputs; i++) even &= in[2 * i + 1] == 0 && source[i].stride == target[0].stride;
@@ -412,8 +438,8 @@ static void cells(const scene *s, const int32_t *step) {
                 const real *from = at[out[4 * i + 1]];
                 if (from == to) continue; /* written as it came */
                 if (out[4 * i + 2]) {
-                    vec in = valid[i] ? spread(valid[i] + r * L) : splat(1);
-                    for (long k = 0; k < n; k += W) store_part(to + k, load(to + k) + load(from + k) * in, n - k);
+                    ivec in = valid[i] ? ispread(valid[i] + r * L) : isplat(-1);
+                    for (long k = 0; k < n; k += W) store_part(to + k, load(to + k) + only(in, load(from + k)), n - k);
                 } else if (out[4 * i + 3]) for (long k = 0; k < n; k += W) store(to + k, load(from + k));
                 else for (long k = 0; k < n; k += W) store_part(to + k, load(from + k), n - k);
             }
@@ -430,26 +456,26 @@ INLINE void put(real *p, vec v, long n, int more) { store_part(p, more ? load(p)
 
 /* A vector of a row of n numbers from k on, with `other` where the row has ended or where the token of a column
    does not count. */
-INLINE vec part(const real *x, long k, long n, vec other, const real *valid) {
+INLINE vec part(const real *x, long k, long n, vec other, const whole *valid) {
     vec v = load(x + k);
     if (k + W > n) v = choose(places() < isplat((whole)(n - k)), v, other);
-    if (L > 1 && valid) v = choose(load(valid + k) != 0, v, other);
+    if (L > 1 && valid) v = choose(iload(valid + k), v, other);
     return v;
 }
 
-INLINE vec row_sum(const real *x, long n, const real *valid) {
+INLINE vec row_sum(const real *x, long n, const whole *valid) {
     vec s = splat(0);
     for (long k = 0; k < n; k += W) s += part(x, k, n, splat(0), valid);
     return total(s);
 }
 
-INLINE vec row_dot(const real *x, const real *y, long n, const real *valid) {
+INLINE vec row_dot(const real *x, const real *y, long n, const whole *valid) {
     vec s = splat(0);
     for (long k = 0; k < n; k += W) s += part(x, k, n, splat(0), valid) * part(y, k, n, splat(0), valid);
     return total(s);
 }
 
-INLINE vec row_max(const real *x, long n, const real *valid) {
+INLINE vec row_max(const real *x, long n, const whole *valid) {
     vec low = splat(-(real)__builtin_inf()), s = low;
     for (long k = 0; k < n; k += W) s = larger(part(x, k, n, low, valid), s);
     return highest(s);
@@ -457,7 +483,7 @@ INLINE vec row_max(const real *x, long n, const real *valid) {
 
 /* y = softmax(scale x + bias) over a row of n numbers; 0 in the lanes whose document does not have the row, since
    all that it could read may be missing there. */
-INLINE void softmax_row(real *y, const real *x, vec scale, const real *bias, long n, const real *valid, const real *here) {
+INLINE void softmax_row(real *y, const real *x, vec scale, const real *bias, long n, const whole *valid, const whole *here) {
     vec low = splat(-(real)__builtin_inf()), high = low, sum = splat(0);
     if (n <= W && L == 1) { /* as most rows of a small model are: it stays in registers */
         ivec in = places() < isplat((whole)n);
@@ -474,7 +500,7 @@ INLINE void softmax_row(real *y, const real *x, vec scale, const real *bias, lon
         vec z = load(x + k) * scale;
         if (bias) z += load(bias + k);
         if (k + W > n) z = choose(places() < isplat((whole)(n - k)), z, low);
-        if (L > 1 && valid) z = choose(load(valid + k) != 0, z, low);
+        if (L > 1 && valid) z = choose(iload(valid + k), z, low);
         store(k < full ? y + k : last, z);
         high = larger(z, high);
     }
@@ -488,17 +514,18 @@ INLINE void softmax_row(real *y, const real *x, vec scale, const real *bias, lon
     for (long k = 0; k < full; k += W) store(y + k, load(y + k) * inverse);
     store_part(y + full, load(last) * inverse, n - full);
     if (L > 1 && here) {
-        ivec in = spread(here) != 0;
-        for (long k = 0; k < n; k += W) put(y + k, choose(in, load(y + k), splat(0)), n - k, 0);
+        ivec in = ispread(here);
+        for (long k = 0; k < n; k += W) put(y + k, only(in, load(y + k)), n - k, 0);
     }
 }
 
 static void attend(const scene *s, const int32_t *v) {
-    matrix o = view(s, v[0]), q = view(s, v[1]), k = view(s, v[2]), x = view(s, v[3]), p = view(s, v[4]), bias = {0};
+    matrix o = view(s, v[0]), q = view(s, v[1]), p = view(s, v[4]), bias = {0};
+    matrix k = rows_of_view(s, v[2], 0), x = rows_of_view(s, v[3], 0); /* a last row, too, reads all before it */
     if (v[5] >= 0) bias = view(s, v[5]);
     vec scale = scalar(s, v[6]);
-    int causal = v[7];
-    const real *valid = causal ? 0 : counts(s, v[4], COLUMN_TIMES);
+    int causal = v[7] && !s->last;
+    const whole *valid = causal ? 0 : counts(s, v[4], COLUMN_TIMES);
     product(q.rows, k.rows, q.columns, q.at, q.stride, L, k.at, L, k.stride, 0, 0, p.at, p.stride, causal ? LOWER : ALL,
             p.spare, s->scratch, 0);
     for (long i = 0; i < p.rows; i++) {
@@ -517,7 +544,7 @@ static void attend_back(const scene *s, const int32_t *v) {
     vec scale = scalar(s, v[8]);
     real *gs = s->scratch, *panel = gs + p.rows * p.stride;
     int causal = v[9], more_q = v[10], more_k = v[11], more_x = v[12];
-    const real *valid = counts(s, v[7], COLUMN_TIMES);
+    const whole *valid = counts(s, v[7], COLUMN_TIMES);
     product(g.rows, x.rows, g.columns, g.at, g.stride, L, x.at, L, x.stride, 0, 0, gs, p.stride, causal ? LOWER : ALL,
             p.spare, panel, 0);
     for (long i = 0; i < p.rows; i++) { /* through the softmax, to the scores */
@@ -567,8 +594,9 @@ static void choose_rows(const scene *s, const int32_t *step) {
     matrix rows = view(s, v[back]), table = view(s, v[!back]), which = {0};
     long first = s->together ? 0 : s->current, last = s->together ? s->documents : s->current + 1, r = 0;
     if (more[0] >= 0) which = view(s, more[0]);
+    int all = !which.at; /* tokens choose, in order */
     for (long d = first; d < last; d++)
-        for (long i = 0, n = s->together ? s->tokens_of[d] : rows.rows; i < n; i++, r++) {
+        for (long n = s->together || all ? s->tokens_of[d] : rows.rows, i = s->last && all ? n - 1 : 0; i < n; i++, r++) {
 #if LANES == 1
             real *row = rows.at + r * rows.stride, *entry = table.at + chosen(s, &which, d, i) * table.stride;
             for (long c = 0; c < rows.columns; c += W)
@@ -616,11 +644,11 @@ static void one(const scene *s, const int32_t *step) {
     }
     case SUM_ROWS: {
         matrix x = view(s, v[1]);
-        const real *valid = counts(s, v[1], ROW_TIMES);
+        const whole *valid = counts(s, v[1], ROW_TIMES);
         if (!more[0]) clear(y.at, y.columns * L);
         for (long r = 0; r < x.rows; r++) {
-            vec in = valid ? spread(valid + r * L) : splat(1);
-            for (long c = 0; c < x.columns * L; c += W) put(y.at + c, load(x.at + r * x.stride + c) * in, x.columns * L - c, 1);
+            ivec in = valid ? ispread(valid + r * L) : isplat(-1);
+            for (long c = 0; c < x.columns * L; c += W) put(y.at + c, only(in, load(x.at + r * x.stride + c)), x.columns * L - c, 1);
         }
         break;
     }
@@ -678,7 +706,7 @@ static void one(const scene *s, const int32_t *step) {
     }
     case SOFTMAX: {
         matrix x = view(s, v[1]);
-        const real *here = counts(s, v[1], ROW_TIMES);
+        const whole *here = counts(s, v[1], ROW_TIMES);
         for (long r = 0; r < y.rows; r++)
             softmax_row(y.at + r * y.stride, x.at + r * x.stride, splat(1), 0, y.columns * L, counts(s, v[1], COLUMN_TIMES),
                         here ? here + r * L : 0);
@@ -727,8 +755,8 @@ static scene opened(const int32_t *program, real *shared, real *own, real *fixed
     s.memory[1] = own;
     s.memory[2] = fixed;
     s.numbers = numbers;
-    s.valid = own + (long)program[OWN] * L;
-    s.scratch = s.valid + ((long)program[LONGEST] + 1) * L + W;
+    s.valid = (whole *)(own + (long)program[OWN] * L);
+    s.scratch = own + ((long)program[OWN] + (long)program[LONGEST] + 1) * L + W;
     s.tokens = tokens;
     s.starts = starts;
     return s;
@@ -755,7 +783,7 @@ static void choose_documents(scene *s, const int32_t *order, long count, long lo
         s->ragged = 0;
         for (long l = 0; l < L; l++) s->ragged |= s->lane[l] != s->tokens_of[0];
         for (long r = 0; s->ragged && r < s->tokens_of[0]; r++)
-            for (long l = 0; l < L; l++) s->valid[r * L + l] = r < s->lane[l];
+            for (long l = 0; l < L; l++) s->valid[r * L + l] = -(r < s->lane[l]);
     }
 }
 
@@ -793,39 +821,52 @@ EXPORT int64_t NAME(measure)(const int32_t *program, real *shared, real *own, re
     return seen;
 }
 
-/* Go on with a text: `ids` holds `count` tokens and has room for `most`, and one more. The last row of the
-   program's result has a weight for each next token; which one is drawn is decided by `chances`, numbers from
-   0 to 1, one for each. Ends after `mark`. Gives the number of tokens then. */
-EXPORT int64_t NAME(sample)(const int32_t *program, real *shared, real *own, real *fixed, real *numbers, int32_t *ids, int64_t count,
-                            int64_t most, int32_t mark, const double *chances) {
-    int64_t starts[2] = {0, 0};
-    int32_t order = 0;
-    while (count < most) {
-        starts[1] = count + 1;
-        ids[count] = mark;
-        scene s = opened(program, shared, own, fixed, numbers, ids, starts);
-        choose_documents(&s, &order, 1, program[LONGEST]);
-        perform(&s, 0, program[BACKWARD]);
-        matrix p = view(&s, program[RESULT]);
-        const real *row = p.at + (p.rows - 1) * p.stride;
-        double all = 0, part = 0;
-        for (long c = 0; c < p.columns; c++) all += row[c];
-        long c = 0;
-        for (all *= *chances++; c < p.columns - 1; c++) { /* as Python's random.choices */
-            part += row[c];
-            if (part > all) break;
+/* Go on with a text, several times: `ids` has room for `most` tokens and one more for each of `texts` texts, and the
+   first `count` of them are there in the first. The last row of the program's result has a weight for each next
+   token; which one is drawn is decided by `chances`, numbers from 0 to 1, one for each. A text ends after `mark`;
+   `lengths` takes how many tokens each then has. Gives how many were drawn, or -1 when `stop` was set. */
+EXPORT int64_t NAME(sample)(const int32_t *program, real *shared, real *own, real *fixed, real *numbers, int32_t *ids,
+                            int64_t count, int64_t most, int32_t mark, const double *chances, int64_t texts,
+                            int64_t *lengths, const int32_t *stop) {
+    int64_t starts[2] = {0, 0}, drawn = 0;
+    int32_t order = 0, *begin = ids;
+    scene s = opened(program, shared, own, fixed, numbers, ids, starts);
+    for (long text = 0; text < texts; text++, ids += most + 1) {
+        for (long i = 0; i < count; i++) ids[i] = begin[i];
+        s.tokens = ids;
+        int64_t n = count;
+        while (n < most) {
+            if (__atomic_load_n(stop, __ATOMIC_RELAXED)) return -1;
+            s.last = program[GROWS] && (text || n > count);
+            ids[n] = mark; /* something must come next */
+            starts[1] = n + 1;
+            choose_documents(&s, &order, 1, program[LONGEST]);
+            perform(&s, 0, program[BACKWARD]);
+            matrix p = view(&s, program[RESULT]);
+            const real *row = p.at + (p.rows - 1) * p.stride;
+            double all = 0, part = 0;
+            for (long c = 0; c < p.columns; c++) all += row[c];
+            all *= chances[drawn++];
+            long c = 0;
+            for (; c < p.columns - 1; c++) { /* as Python's random.choices */
+                part += row[c];
+                if (part > all) break;
+            }
+            ids[n++] = (int32_t)c;
+            if (c == mark) break;
         }
-        ids[count++] = (int32_t)c;
-        if (c == mark) break;
+        lengths[text] = n;
     }
-    return count;
+    return drawn;
 }
 
-/* The number of the first step that makes something other than finite numbers of `count` documents, or -1. */
+/* The number of the first step that makes numbers that are none, or too large, of `count` documents, or -1. That a
+   number is -infinity need not be wrong: a mask is made of such. So the last step that made one is only given when
+   no other is found. */
 EXPORT int64_t NAME(first_bad)(const int32_t *program, real *shared, real *own, real *fixed, real *numbers,
                                const int32_t *tokens, const int64_t *starts, const int32_t *order, int64_t count) {
     scene s = opened(program, shared, own, fixed, numbers, tokens, starts);
-    long chunk = L > 1 ? 1 : program[CHUNK], bad = -1;
+    long chunk = L > 1 ? 1 : program[CHUNK], bad = -1, low = -1;
     for (long i = 0; i < count && bad < 0; i += chunk) {
         choose_documents(&s, order + i * L, least(chunk, count - i), program[LONGEST]);
         for (long at = 0, number = 0; at < program[UPDATE] && bad < 0; at += s.body[at + 1], number++) {
@@ -838,28 +879,35 @@ EXPORT int64_t NAME(first_bad)(const int32_t *program, real *shared, real *own, 
                     matrix y = view(&s, step[0] == CELLS ? step[8 + 2 * step[3] + 4 * k] : step[4 + k]);
                     for (long r = 0; r < y.rows; r++)
                         for (long c = 0; c < y.columns * L; c++)
-                            if (y.at[r * y.stride + c] - y.at[r * y.stride + c] != 0) bad = number;
+                        {
+                            real x = y.at[r * y.stride + c];
+                            if (!(x < (real)__builtin_inf())) bad = number;
+                            else if (x == -(real)__builtin_inf()) low = number;
+                        }
                 }
             s.current = s.together = 0;
         }
     }
     clear(own, (long)program[PARAMETERS] * L);
-    return bad;
+    return bad < 0 ? low : bad;
 }
 
-/* Threads that train together meet here: the last to come lets all go on. */
+/* Threads that train together meet here: the last to come lets all go on. Who has waited for long lets others have
+   the processor, by calling `rest`, where there is one. */
 typedef struct { int32_t here, round; } meeting;
+enum { PATIENCE = 4096 };
 
-static void meet(meeting *m, long ranks) {
+static void meet(meeting *m, long ranks, int (*rest)(void)) {
     if (ranks == 1) return;
     int32_t round = __atomic_load_n(&m->round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&m->here, 1, __ATOMIC_ACQ_REL) == ranks) {
         __atomic_store_n(&m->here, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&m->round, round + 1, __ATOMIC_RELEASE);
-    } else while (__atomic_load_n(&m->round, __ATOMIC_ACQUIRE) == round) {
+    } else for (long waited = 0; __atomic_load_n(&m->round, __ATOMIC_ACQUIRE) == round; waited++) {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
+        if (rest && waited > PATIENCE) rest();
     }
 }
 
@@ -873,7 +921,7 @@ static void meet(meeting *m, long ranks) {
 EXPORT int64_t NAME(train)(const int32_t *program, real *shared, real *own, real *fixed, real *numbers, const int32_t *tokens,
                            const int64_t *starts, const int32_t *order, int64_t first, int64_t end, int64_t batch,
                            const double *scalars, double *losses, const int32_t *stop, int64_t rank,
-                           int64_t ranks, int64_t own_size, meeting *meetings, double *partial) {
+                           int64_t ranks, int64_t own_size, meeting *meetings, double *partial, int (*rest)(void)) {
     scene s = opened(program, shared, own + rank * own_size, fixed, numbers, tokens, starts);
     long chunk = L > 1 ? 1 : program[CHUNK], longest = program[LONGEST], parameters = (long)program[PARAMETERS] * L;
     long from = batch * rank / ranks, to = batch * (rank + 1) / ranks;
@@ -890,7 +938,7 @@ EXPORT int64_t NAME(train)(const int32_t *program, real *shared, real *own, real
         }
         for (long l = 0; l < L; l++) partial[rank * (L + 1) + l] = loss[l];
         partial[rank * (L + 1) + L] = (double)stopped;
-        meet(meetings, ranks);
+        meet(meetings, ranks, rest);
         stopped = 0;
         for (long r = 0; r < ranks; r++) stopped |= partial[r * (L + 1) + L] != 0;
         for (long l = 0; l < L; l++) {
@@ -915,7 +963,7 @@ EXPORT int64_t NAME(train)(const int32_t *program, real *shared, real *own, real
                     store(own + k, load(own + k) + load(own + r * own_size + k));
                     store(own + r * own_size + k, splat(0));
                 }
-            meet(meetings + 1, ranks);
+            meet(meetings + 1, ranks, rest);
         }
         s.tokens_of[0] = 0; /* the update's numbers are those of length 0 */
         for (long l = 0; l < L; l++) s.lane[l] = 0;
@@ -925,7 +973,9 @@ EXPORT int64_t NAME(train)(const int32_t *program, real *shared, real *own, real
         perform(&s, program[UPDATE], program[BODY]);
         s.memory[1] = own + rank * own_size;
         s.slices = 1;
-        meet(meetings + 2, ranks);
+        meet(meetings + 2, ranks, rest);
     }
     return end - first;
 }
+
+#include "check.c"

@@ -536,7 +536,8 @@ class Run:
             self._readable(prefix)
             with contextlib.suppress(LeavesContract):
                 return [
-                    compiled.state.sample(rng, lowest, prefix).removesuffix("\n") for _ in range(n)
+                    text.removesuffix("\n")
+                    for text in compiled.state.sample(rng, lowest, n, prefix)
                 ]
         for _ in range(n):
             steps = list(self.sample_steps(prefix, temperature, rng))

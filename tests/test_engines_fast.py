@@ -326,7 +326,7 @@ def test_samples_are_the_files(name: str, double: bool) -> None:
     here = work(name)
     for how, state, _, _ in done(name, double):
         rng = random.Random(0)
-        texts = [state.sample(rng, Work.TEMPERATURE) for _ in range(Work.TEXTS)]
+        texts = state.sample(rng, Work.TEMPERATURE, Work.TEXTS)
         assert [text.removesuffix("\n") for text in texts] == here.samples, how
 
 
@@ -438,7 +438,7 @@ def test_the_file_on_every_data_set(name: str) -> None:
         assert apart(here.gradients, gradients) < 1e-12
         assert losses == [pytest.approx(one[: state.runs], rel=1e-12) for one in here.losses]
         rng = random.Random(0)
-        texts = [state.sample(rng, Work.TEMPERATURE) for _ in range(Work.TEXTS)]
+        texts = state.sample(rng, Work.TEMPERATURE, Work.TEXTS)
         assert [text.removesuffix("\n") for text in texts] == here.samples
 
 
@@ -513,7 +513,7 @@ def test_long_texts_are_sampled_to_the_end_of_the_context() -> None:
             file = run.namespace["sample"]
             expected = list(file(run.params, run.vocab, random.Random(seed), 1.2, prefix))
             rng = random.Random(seed)
-            assert state.sample(rng, 1.2, prefix) == (expected or [prefix])[-1]
+            assert state.sample(rng, 1.2, 1, prefix)[0] == (expected or [prefix])[-1]
             others = random.Random(seed)
             for _ in expected:
                 others.random()

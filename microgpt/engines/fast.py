@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from microgpt.engines.compiled import Compiled
-from microgpt.engines.kernel import Kernel, kernel
+from microgpt.engines.kernel import Functions, Kernel, kernel, rest
 from microgpt.engines.program import Program
 from microgpt.engines.record import Expression, Matrix, computed, evaluate
 from microgpt.engines.rehearse import Course, Steps
@@ -110,11 +110,22 @@ class _Memory:
         return list(self._numbers[place : place + count * step : step])
 
 
-class _Loaded:
-    """A program, and the memory that only it uses."""
+TRAIN, MEASURE, SAMPLE = range(3)  # what a program is for
 
-    def __init__(self, program: Program, double: bool, lanes: int = 1, threads: int = 1) -> None:
-        self.program = program
+
+class _Loaded:
+    """A program, and the memory that only it uses.
+
+    Raises:
+        LeavesContract: the kernel's check says that the program is not safe to execute.
+    """
+
+    def __init__(
+        self, program: Program, functions: Functions, double: bool, use: int,
+        lanes: int = 1, threads: int = 1,
+    ) -> None:  # fmt: skip
+        self.program, self.use = program, use
+        self._functions, self._lanes = functions, lanes
         self.code = array("i", program.code)
         self.own_size = (program.own + program.longest + 1 + program.scratch) * lanes + SLACK
         self.own = _Memory(self.own_size * threads, double)
@@ -124,6 +135,20 @@ class _Loaded:
         for place, flat in program.constants:
             for lane in range(lanes):
                 self._fixed.write(place * lanes + lane, flat, lanes)
+
+        self.check(None)
+
+    def check(self, documents: _Documents | None, first: int = 0, count: int = 0) -> None:
+        """Ask whether the kernel may do this program, on so many documents of an order from its
+        number `first` on; without documents, whether it may at all."""
+        p, lanes = self.program, self._lanes
+        lists = documents.sized(first, count) if documents else [None, 0] * 3
+        wrong = self._functions.check(
+            _address(self.code), len(self.code), self.use, p.shared * lanes + SLACK, self.own_size,
+            p.fixed * lanes + SLACK, len(p.numbers) * (p.longest + 1), self._fixed.address, *lists,
+        )  # fmt: skip
+        if wrong:
+            raise LeavesContract(f"the kernel refuses its program (number {wrong})")
 
     def addresses(self, shared: _Memory) -> list[int]:
         """Of the program and its memory, as each function of the kernel begins with them."""
@@ -173,6 +198,12 @@ class _Documents:
         start = _address(self.order) + first * self.order.itemsize
         return [_address(self.tokens), _address(self.starts), start]
 
+    def sized(self, first: int, count: int) -> list[int]:
+        """Each list with its length; of the order, `count` numbers."""
+        tokens, starts, order = self.addresses(first)
+        assert first + count <= len(self.order)
+        return [tokens, len(self.tokens), starts, len(self.starts) - 1, order, count]
+
 
 class State:
     """Runs of one program: their weights and moments, in the kernel's memory.
@@ -200,7 +231,9 @@ class State:
         self._single = fast.kernel.functions()
         program = fast.training
         self._shared = _Memory(3 * program.parameters * self.lanes + SLACK, fast.double)
-        self._training = _Loaded(program, fast.double, self.lanes, self.threads)
+        self._training = _Loaded(
+            program, self._functions, fast.double, TRAIN, self.lanes, self.threads
+        )
         self._others: dict[str, _Loaded] = {}
         self._stop = ctypes.c_int32(0)
         self._last: tuple[_Documents, int] | None = None  # read by the last step, from where on
@@ -303,6 +336,7 @@ class State:
         batch, lanes, threads = self.fast.batch, self.lanes, self.threads
         each = [steps[lane if lane < self.runs else 0].documents for lane in range(lanes)]
         documents = _Documents([ids for column in zip(*each) for ids in column])
+        self._training.check(documents, 0, len(documents.order))
         losses = array("d", bytes(8 * count * lanes))
         meetings, partial = array("i", bytes(4 * 6)), array("d", bytes(8 * (lanes + 1) * threads))
         done = [0] * threads
@@ -313,7 +347,7 @@ class State:
             done[rank] = self._functions.train(
                 *self._training.addresses(self._shared), *documents.addresses(), 0, count, batch,
                 _address(scalars), _address(losses), ctypes.addressof(self._stop), rank, threads,
-                self._training.own_size, _address(meetings), _address(partial),
+                self._training.own_size, _address(meetings), _address(partial), rest(),
             )  # fmt: skip
 
         others = [threading.Thread(target=work, args=(rank,)) for rank in range(1, threads)]
@@ -359,7 +393,10 @@ class State:
 
     def _other(self, name: str) -> _Loaded:
         if name not in self._others:
-            self._others[name] = _Loaded(self.fast.program(name), self.fast.double)
+            use = MEASURE if name == "measure" else SAMPLE
+            self._others[name] = _Loaded(
+                self.fast.program(name), self._single, self.fast.double, use
+            )
         return self._others[name]
 
     def surprise(self, docs: Sequence[str], run: int = 0) -> tuple[float, int]:
@@ -372,6 +409,7 @@ class State:
         self._stop.value = 0
         loaded, documents = self._other("measure"), _Documents([self.fast.ids(doc) for doc in docs])
         found, weights = array("d", [0.0]), self._weights_of(run)
+        loaded.check(documents, 0, len(docs))
         count = self._single.measure(
             *loaded.addresses(weights), *documents.addresses(), len(docs), _address(found),
             ctypes.addressof(self._stop),
@@ -380,36 +418,47 @@ class State:
             raise MicrogptError("Measuring was stopped.")
         return found[0], count
 
-    def sample(self, rng: random.Random, temperature: float, text: str = "", run: int = 0) -> str:
-        """One text, as the file's `sample` writes it: the same draws for the same random numbers,
-        where the probabilities are the same.
+    def sample(
+        self, rng: random.Random, temperature: float, n: int = 1, text: str = "", run: int = 0
+    ) -> list[str]:
+        """Texts, as the file's `sample` writes them one after another: the same draws for the same
+        random numbers, where the probabilities are the same.
 
         Args:
             rng: the random numbers; as many are drawn as the file draws.
             temperature: above 0.
-            text: what it begins with.
+            n: how many texts.
+            text: what each begins with.
 
         Raises:
             LeavesContract: why this program cannot sample.
+            MicrogptError: `stop` was called.
         """
+        self._stop.value = 0
         loaded, mark = self._other("sample"), self.fast.mark
         assert mark is not None  # or there is no such program
+        if n < 1 or text.endswith("\n") or len(text) >= self.fast.context:
+            return [text] * n
         loaded.set(temperature=temperature)
-        if text.endswith("\n") or len(text) >= self.fast.context:
-            return text
-        ids = array("i", self.fast.ids(text)[:-1])
-        known, most = len(ids), self.fast.context + 1
-        ids.extend([0] * (most + 1 - known))
+        begin, most = self.fast.ids(text)[:-1], self.fast.context + 1
+        width, most_draws = most + 1, n * (most - len(begin))
+        ids, lengths = array("i", [*begin, *[0] * (n * width - len(begin))]), array("q", [0] * n)
         state = rng.getstate()
-        chances = array("d", [rng.random() for _ in range(most - known)])
+        chances = array("d", [rng.random() for _ in range(most_draws)])
         weights = self._weights_of(run)
-        count = self._single.sample(
-            *loaded.addresses(weights), _address(ids), known, most, mark, _address(chances)
-        )
+        drawn = self._single.sample(
+            *loaded.addresses(weights), _address(ids), len(begin), most, mark,
+            _address(chances), n, _address(lengths), ctypes.addressof(self._stop),
+        )  # fmt: skip
         rng.setstate(state)
-        for _ in range(count - known):
+        for _ in range(max(0, drawn)):
             rng.random()
-        return text + "".join(self.fast.vocab[i] for i in ids[known:count])
+        if drawn < 0:
+            raise MicrogptError("Sampling was stopped.")
+        return [
+            text + "".join(self.fast.vocab[i] for i in ids[at + len(begin) : at + length])
+            for at, length in zip(range(0, n * width, width), lengths)
+        ]
 
 
 def _address(numbers: array[Any]) -> int:

@@ -26,6 +26,7 @@ from microgpt.engines.record import (
     Tape,
     arithmetic,
     computed,
+    even,
     number,
     parts,
     rebuilt,
@@ -160,6 +161,69 @@ def _transposes(ops: list[Op]) -> list[Op]:
                     flags[i] = not flags[i]
             op.detail = tuple(flags)
     return ops
+
+
+def grows(ops: Sequence[Op], longest: int) -> bool:
+    """Whether one token more leaves all rows as they are and adds the last one alone, so that a
+    text that grows by a token need not be done anew: every operation makes each row from rows up
+    to its own.
+
+    Args:
+        ops: as `graph` gives them.
+        longest: the most tokens.
+    """
+    changing: set[Op] = set()  # matrices of so many rows, that change with every token
+    for op in ops:
+        in_rows = isinstance(op.rows, Length)
+        numbers = op.detail if op.op in ("cells", "norm") else [op.detail] * (op.op == "attend")
+        if not all(map(even, numbers)):
+            return False
+        if op.op == "constant":
+            only_mask = all(user.op == "attend" for user in op.users)
+            if not op.detail.nested or (isinstance(op.columns, Length) and not only_mask):
+                return False
+            continue
+        if isinstance(op.columns, Length):
+            return False
+        before = any(parent in changing for parent in op.parents)
+        match op.op:
+            case "weight" | "cells" | "wide" | "slab" | "long" | "norm" | "softmax" | "sum" | "max":
+                fits = True
+            case "product":
+                fits = not op.detail[0] and not isinstance(op.parents[1].rows, Length)
+            case "attend":
+                fits = in_rows and causal(op, longest)
+            case "rows":
+                first = op.detail[0]
+                fits = not (isinstance(first, Length) and in_rows)
+                before = before or isinstance(first, Length)
+            case "tokens":
+                places = op.detail and [op.detail(n) for n in range(1, longest + 1)]
+                fits = not places or (
+                    in_rows and all(p == places[-1][: len(p)] for p in places)
+                )
+                fits = fits and not isinstance(op.parents[0].rows, Length)
+            case _:
+                fits = False
+        if not fits or (before and in_rows):
+            return False
+        if before:
+            changing.add(op)
+    return True
+
+
+def causal(attend: Op, longest: int) -> bool:
+    """Whether what is added to the scores makes the future weigh nothing."""
+    return len(attend.parents) > 3 and all(
+        x == float("-inf") for i, row in mask_rows(attend, longest) for x in row[i + 1 :]
+    )
+
+
+def mask_rows(attend: Op, longest: int) -> list[tuple[int, list[float]]]:
+    """The rows of what is added to the scores, for every length, each with its number."""
+    mask = attend.parents[3].detail
+    lengths = [longest] if mask.nested else range(1, longest + 1)
+    return [row for tokens in lengths for row in enumerate(mask.at(tokens))]
 
 
 # ---- Cells ----

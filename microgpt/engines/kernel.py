@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).with_name("built")
-VERSION = 1  # of the program format; a kernel of another version is not used
+VERSION = 2  # of the program format; a kernel of another version is not used
 SYSTEMS = {"linux": ("linux", "so"), "darwin": ("macos", "dylib"), "win32": ("windows", "dll")}
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 LEVELS = {"x86_64": ("v4", "v3", "v2"), "aarch64": ("v1",)}  # of processors, the newest first
@@ -75,12 +75,27 @@ class Functions:
             return found
 
         program, documents = [pointer] * 5, [pointer] * 3
-        numbers, threads = [pointer] * 3, [whole] * 3 + [pointer] * 2
+        numbers, threads = [pointer] * 3, [whole] * 3 + [pointer] * 3
         self.train = function("train", *program, *documents, *[whole] * 3, *numbers, *threads)
         self.forward = function("forward", *program, *documents, whole)
         self.first_bad = function("first_bad", *program, *documents, whole)
         self.measure = function("measure", *program, *documents, whole, pointer, pointer)
-        self.sample = function("sample", *program, pointer, whole, whole, ctypes.c_int32, pointer)
+        texts = [pointer, whole, whole, ctypes.c_int32, pointer, whole, pointer, pointer]
+        self.sample = function("sample", *program, *texts)
+        lists = [pointer, whole] * 3
+        self.check = function("check", pointer, *[whole] * 6, pointer, *lists)
+
+
+@cache
+def rest() -> int | None:
+    """The address of a function that lets other threads have the processor; None where there is
+    none to be found."""
+    system = ("kernel32", "SwitchToThread") if sys.platform == "win32" else (None, "sched_yield")
+    try:
+        found = getattr(ctypes.CDLL(system[0]), system[1])
+    except (OSError, AttributeError, TypeError):
+        return None
+    return ctypes.cast(found, ctypes.c_void_p).value
 
 
 @cache

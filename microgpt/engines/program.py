@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from microgpt.engines.graph import INPUT, ONE, ZERO, Form, Op, graph, match
+from microgpt.engines.graph import (
+    INPUT, ONE, ZERO, Form, Op, causal, graph, grows, mask_rows, match,
+)  # fmt: skip
 from microgpt.engines.record import (
     NO_NUMBER,
     Expression,
@@ -116,6 +118,8 @@ class Program:
         slots: where in `numbers` each of them is.
         longest: the most tokens of a document.
         chunk: how many documents are done at a time.
+        grows: whether one token more adds a row to what is there, so that a text need not be done
+            anew for it.
         laned: whether several runs can be trained side by side: not when lanes of different lengths
             would need other rows or constants.
         lines: for each step the line of the source that it does, 0 where it does none.
@@ -134,6 +138,7 @@ class Program:
     slots: list[int]
     longest: int
     chunk: int
+    grows: bool
     laned: bool
     lines: list[int]
 
@@ -202,12 +207,12 @@ class _Builder:
         header = [
             MAGIC, len(self._views), len(body), middle, end, self._longest, self._chunk,
             self._vocab, self._parameters, shared, own, fixed, self._scratch, len(self._numbers),
-            result, len(scalars),
+            result, len(scalars), update is None and grows(self._ops, self._longest),
         ]  # fmt: skip
         return Program(
             array("i", [*header, *slots, *views, *body]), self._numbers, self._constants, weights,
             self._parameters, shared, own, fixed, self._scratch, scalars, slots, self._longest,
-            self._chunk, all(view.laned for view in self._views), self._lines,
+            self._chunk, bool(header[-1]), all(view.laned for view in self._views), self._lines,
         )  # fmt: skip
 
     # ---- Memory ----
@@ -364,10 +369,10 @@ class _Builder:
                 self._step("norm", [y, p[0], root], *map(self._number, op.detail))
             case "attend":
                 weights = self._saved[op] = self._new(T, T)
-                causal, bias = self._mask(op)
+                future, bias = self._mask(op)
                 self._panel(self._longest, op.parents[0].columns)
                 views = [y, *p[:3], weights, bias]
-                self._step("attend", views, self._number(op.detail), causal, together=False)
+                self._step("attend", views, self._number(op.detail), future, together=False)
             case "softmax" | "sum" | "max" | "transpose":
                 self._step(op.op, [y, p[0]], 0)
             case "triu":
@@ -419,13 +424,11 @@ class _Builder:
         """Whether the future weighs nothing, and what else is added to the scores."""
         if len(op.parents) < 4:
             return False, None
-        mask = op.parents[3]
-        lengths = [self._longest] if mask.detail.nested else range(1, self._longest + 1)
-        rows = [row for tokens in lengths for row in enumerate(mask.detail.at(tokens))]
-        causal = all(x == float("-inf") for i, row in rows for x in row[i + 1 :])
-        if causal and all(x == 0 for i, row in rows for x in row[: i + 1]):
+        future = causal(op, self._longest)
+        past = (x for i, row in mask_rows(op, self._longest) for x in row[: i + 1])
+        if future and all(x == 0 for x in past):
             return True, None
-        return causal, self._values[mask]
+        return future, self._values[op.parents[3]]
 
     def _panel(self, *inner: Size, more: int = 0) -> None:
         """Scratch memory for products: two vectors of columns of the second factor."""
@@ -745,7 +748,7 @@ class _Builder:
 
     def _attend_back(self, op: Op, g: View) -> None:
         three = op.parents[:3]
-        causal, _ = self._mask(op)
+        future, _ = self._mask(op)
         intos = [
             self._into(x) if x.learns else (self._new(x.rows, x.columns), False) for x in three
         ]
@@ -756,7 +759,7 @@ class _Builder:
         views = [*[v for v, _ in intos], g, *[self._values[x] for x in three], weights]
         mores = [more for _, more in intos]
         scale = self._number(op.detail)
-        self._step("attend_back", views, scale, causal, *mores, together=False)
+        self._step("attend_back", views, scale, future, *mores, together=False)
 
     # ---- The optimiser ----
 

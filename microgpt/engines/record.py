@@ -1010,7 +1010,7 @@ class Recorder:
             cells = computed(value, grids, height * width, tokens)
             return [cells[i : i + width] for i in range(0, len(cells), width)]
 
-        nested = all(c.nested for c in constants) and _even(value)
+        nested = all(c.nested for c in constants) and even(value)
         return self._node("constant", (), rows, columns, Constant(compute, nested))
 
     def _product(self, a: Any, b: Any) -> Any:
@@ -1083,7 +1083,7 @@ class Recorder:
         def compute(tokens: int) -> Matrix:
             return [[evaluate(cell, {}, tokens)] * at(columns, tokens)] * at(rows, tokens)
 
-        return self._node("constant", (), rows, columns, Constant(compute, _even(cell)))
+        return self._node("constant", (), rows, columns, Constant(compute, even(cell)))
 
 
 # ---- Lines ----
@@ -1185,7 +1185,7 @@ def _stretched(grid: Matrix, height: int, width: int) -> list[float]:
     return list(itertools.chain.from_iterable(rows * height if len(rows) == 1 else rows))
 
 
-def _even(e: Expression) -> bool:
+def even(e: Expression) -> bool:
     """Whether an expression is the same for all lengths."""
     return not any(part.op in ("length", "each") for part in parts(e))
 
