@@ -93,25 +93,25 @@ INLINE ivec iload(const whole *p) {
 /* The cells of a vector joined in pairs, pairs of pairs, ..., until every cell has the result of all. */
 #define FROM(...) __builtin_shufflevector(v, v, __VA_ARGS__)
 #if COUNT == 16
-#define JOIN_8(join) join(FROM(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7))
-#define JOIN_4(join) join(FROM(4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11))
-#define JOIN_2(join) join(FROM(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13))
-#define JOIN_1(join) join(FROM(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14))
+#define JOIN_8(join) join(FROM(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+#define JOIN_4(join) join(FROM(4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+#define JOIN_2(join) join(FROM(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+#define JOIN_1(join) join(FROM(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
 #elif COUNT == 8
 #define JOIN_8(join)
-#define JOIN_4(join) join(FROM(4, 5, 6, 7, 0, 1, 2, 3))
-#define JOIN_2(join) join(FROM(2, 3, 0, 1, 6, 7, 4, 5))
-#define JOIN_1(join) join(FROM(1, 0, 3, 2, 5, 4, 7, 6))
+#define JOIN_4(join) join(FROM(4, 5, 6, 7, 0, 1, 2, 3));
+#define JOIN_2(join) join(FROM(2, 3, 0, 1, 6, 7, 4, 5));
+#define JOIN_1(join) join(FROM(1, 0, 3, 2, 5, 4, 7, 6));
 #elif COUNT == 4
 #define JOIN_8(join)
 #define JOIN_4(join)
-#define JOIN_2(join) join(FROM(2, 3, 0, 1))
-#define JOIN_1(join) join(FROM(1, 0, 3, 2))
+#define JOIN_2(join) join(FROM(2, 3, 0, 1));
+#define JOIN_1(join) join(FROM(1, 0, 3, 2));
 #else
 #define JOIN_8(join)
 #define JOIN_4(join)
 #define JOIN_2(join)
-#define JOIN_1(join) join(FROM(1, 0))
+#define JOIN_1(join) join(FROM(1, 0));
 #endif
 #if LANES > 4
 #define JOIN(join) JOIN_8(join)
@@ -127,8 +127,8 @@ INLINE ivec iload(const whole *p) {
 #define JOIN(join)
 #endif
 
-#define SUM_OF(other) v += other;
-#define LARGER_OF(other) v = larger(other, v);
+#define SUM_OF(other) v += other
+#define LARGER_OF(other) v = larger(other, v)
 INLINE vec total(vec v) { JOIN(SUM_OF) return v; }
 INLINE vec highest(vec v) { JOIN(LARGER_OF) return v; }
 
@@ -252,6 +252,48 @@ enum { ALL, LOWER, LOWER_LEFT, UPPER_LEFT }; /* LOWER: of the product only colum
 TILE(6, 2) TILE(5, 2) TILE(4, 2) TILE(3, 2) TILE(2, 2) TILE(1, 2)
 TILE(8, 1) TILE(7, 1) TILE(6, 1) TILE(5, 1) TILE(4, 1) TILE(3, 1) TILE(2, 1) TILE(1, 1)
 
+#if LANES == 1
+/* Neighbours change places, single numbers or as many as the name says. */
+INLINE vec change_1(vec v) { JOIN_1(return) }
+#if COUNT > 2
+INLINE vec change_2(vec v) { JOIN_2(return) }
+#endif
+#if COUNT > 4
+INLINE vec change_4(vec v) { JOIN_4(return) }
+#endif
+#if COUNT > 8
+INLINE vec change_8(vec v) { JOIN_8(return) }
+#endif
+
+/* W rows of W numbers, transposed: with 4 numbers in a vector first single numbers change places, then pairs. Of
+   the rows only n are there. */
+INLINE void turn(const real *from, long from_row, long n, real *to, long to_row) {
+    vec rows[COUNT];
+    UNROLL for (int r = 0; r < COUNT; r++) rows[r] = load(from + (r < n ? r : 0) * from_row);
+#define CHANGE(size)                                                                    \
+    UNROLL for (int r = 0; r < COUNT; r++) if (!(r & size)) {                           \
+        ivec there = (places() & size) != 0;                                            \
+        vec a = rows[r], b = rows[(r | size) % COUNT];                                  \
+        rows[r] = choose(there, change_##size(b), a);                                   \
+        rows[(r | size) % COUNT] = choose(there, b, change_##size(a));                  \
+    }
+    CHANGE(1)
+#if COUNT > 2
+    CHANGE(2)
+#endif
+#if COUNT > 4
+    CHANGE(4)
+#endif
+#if COUNT > 8
+    CHANGE(8)
+#endif
+    UNROLL for (int r = 0; r < COUNT; r++) store(to + r * to_row, rows[r]);
+}
+#endif
+
+/* Numbers that will be wanted are asked for before. */
+INLINE void fetch(const real *p, long n) { for (long k = 0; k < n; k += 64 / (long)sizeof(real)) __builtin_prefetch(p + k); }
+
 /* c (rows x columns) = from + a b. Distances between rows and columns are in numbers, and any; where b's
    columns are not neighbours it is first copied, a panel of two vectors at a time, into `panel`. `valid` has
    for each k which lanes it counts in; none: it counts in all. `spare`: what lies behind a row of c may be
@@ -266,8 +308,14 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
         if (b_column != L || (rows >= 24 && b_k > 2 * W)) {
             stride = wide > W ? 2 * W : W;
             if (b_column != L) {
+                long turned = 0;
+#if LANES == 1
+                for (; turned + W <= inner; turned += W)
+                    for (long i = 0; i < wide; i += W)
+                        turn(side + i * b_column + turned * b_k, b_column, wide - i, panel + turned * stride + i, stride);
+#endif
                 for (long i = 0; i < wide; i += L)
-                    for (long k = 0; k < inner; k++)
+                    for (long k = turned; k < inner; k++)
                         UNROLL for (long l = 0; l < L; l++) panel[k * stride + i + l] = side[i / L * b_column + k * b_k + l];
             } else {
                 for (long k = 0; k < inner; k++)
@@ -278,6 +326,7 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
         /* as many rows at a time as registers hold, in parts of about the same size */
         long parts = (rows + (wide > W ? 5 : 7)) / (wide > W ? 6 : 8), tall = (rows + parts - 1) / parts;
         if (spare) last = W;
+        long asked = 0;
         for (long i = shape == LOWER ? j / L / tall * tall : 0; i < rows; i += tall) {
             long now = least(tall, rows - i), first = 0, end = inner;
             if (shape == LOWER_LEFT) end = least(inner, i + now);
@@ -287,6 +336,10 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
             const whole *counts = valid ? valid + first * L : 0;
             real *out = c + i * c_row + j;
             end -= first;
+            /* what is needed next is on its way meanwhile: the next rows of c, and a part of b's next columns */
+            for (long r = now; r < 2 * now; r++) fetch(out + r * c_row, wide);
+            for (; asked < inner && asked * parts < inner * (i / tall + 1) && j + wide < columns; asked++)
+                if (b_column == L) fetch(b + (j + wide) + asked * b_k, 2 * W);
 #define CASE(rows, vectors) case rows: \
             tile_##rows##_##vectors(end, left, a_row, a_k, right, stride, begin, from_row, out, c_row, last, counts); break;
             if (wide > W) switch (now) { CASE(6, 2) CASE(5, 2) CASE(4, 2) CASE(3, 2) CASE(2, 2) CASE(1, 2) }

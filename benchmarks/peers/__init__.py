@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     Tokens = NDArray[np.int32]
     Weights = dict[str, Array]
 
-PEERS = ("numpy", "torch", "torch-compile", "jax", "numba")
+PEERS = ("microgpt", "numpy", "torch", "torch-compile", "jax", "numba")
 LIBRARIES = {name: name.removesuffix("-compile") for name in PEERS}
+
 
 STEPS = 1000  # the learning rate falls from LR to zero over so many steps
 LR, BETA1, BETA2, ADAM_EPS = 0.01, 0.85, 0.99, 1e-8
@@ -110,6 +111,15 @@ class Peer(Protocol):
 def load(name: str) -> Peer:
     """A peer by its name in `PEERS`; ImportError when its library is not installed."""
     return cast(Peer, importlib.import_module(f"benchmarks.peers.{name.replace('-', '_')}_peer"))
+
+
+def version(name: str) -> str:
+    """Of the library that a peer is written in."""
+    from importlib import metadata
+
+    from microgpt import __version__
+
+    return __version__ if name == "microgpt" else metadata.version(LIBRARIES[name])
 
 
 def limit_threads(n: int, name: str = "") -> None:

@@ -22,7 +22,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
@@ -65,7 +64,7 @@ def main() -> None:
         "machine": machine(),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
-        "library": metadata.version(peers.LIBRARIES[options.peer]),
+        "library": peers.version(options.peer),
         "import_s": time.perf_counter() - start,
     }
     timed = sampling if options.size in SAMPLES else training

@@ -12,7 +12,7 @@ from microgpt.engines.record import Expression, Recorder, at, record_update, ref
 from microgpt.engines.rehearse import Course
 from microgpt.errors import LeavesContract
 
-ROWS_AT_A_TIME = 256  # tokens that are done together, when their documents are short
+ROWS_AT_A_TIME = 128  # tokens that are done together, when their documents are short
 MOST_DOCUMENTS = 32  # documents that are
 
 

@@ -1,0 +1,109 @@
+"""The file itself in the fast engine, which the peers are compared with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks import peers
+from microgpt.data import Corpus
+from microgpt.engines.fast import Fast, State
+from microgpt.engines.rehearse import Schedule
+from microgpt import run as runs
+from microgpt.run import Run
+
+if TYPE_CHECKING:
+    from benchmarks.peers import Array, Problem, Tokens, Weights
+
+FIRST = 0x4E00  # the character that stands for token 1; no corpus is read, only tokens
+runs.MOST_WEIGHTS = 20_000_000  # medium has more than Python's lists hold gladly
+TEXTS = 500  # drawn by one call
+
+
+def compiled(weights: Weights, batch: int, ids: Any) -> tuple[Fast, Run]:
+    """The file's program in the size of these weights."""
+    layers, heads, channels, _ = weights["wq"].shape
+    chars = [chr(FIRST + i) for i in range(len(weights["wte"]) - 1)]
+    run = Run(
+        corpus=Corpus(name="tokens", title="Tokens", docs=chars), vocab=["\n", *chars],
+        batch=batch, steps=peers.STEPS, lr=peers.LR, n_layer=layers, n_head=heads,
+        n_embd=channels, block_size=len(weights["wpe"]),
+    )  # fmt: skip
+    assert run.context is not None
+    course = Schedule([], ids, batch, peers.STEPS, peers.LR)
+    return Fast(run.source, run.namespace, run.params, run.vocab, run.context, course), run
+
+
+def in_order(run: Run, weights: Weights) -> list[Any]:
+    """The weights in the file's order: `blocks.1.heads.3.wq` is layer 1, head 3 of `wq`."""
+    found = []
+    for path in run.named_weights():
+        *places, name = path.split(".")
+        found.append(weights[name][tuple(int(i) for i in places if i.isdigit())].tolist())
+    return found
+
+
+class Training:
+    def __init__(self, problem: Problem) -> None:
+        lengths = problem.lengths.tolist()
+        self.docs = [tuple(row[: n + 1]) for row, n in zip(problem.tokens.tolist(), lengths)]
+        self.batch = problem.batch
+        fast, run = compiled(problem.weights, problem.batch, None)
+        self.state = fast.open(threads=peers.threads())
+        self.weights = in_order(run, problem.weights)
+        self.reset()
+
+    def reset(self) -> None:
+        self.state.load(0, self.weights, None)
+        # a document is looked up by its number, as tokens are what the others are given, too
+        self.course = Schedule(range(len(self.docs)), self.docs.__getitem__, self.batch, peers.STEPS, peers.LR)  # type: ignore[arg-type]  # fmt: skip
+
+    def step_many(self, n: int) -> Array:
+        return np.array([loss for (loss,) in self.state.train([self.course], n)], np.float32)
+
+
+def prepare(problem: Problem) -> Training:
+    return Training(problem)
+
+
+class Chances(random.Random):
+    """The chances that all peers draw by, as a generator of random numbers."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        super().__init__(0)
+        self.numbers, self.place = peers.uniforms(n, seed).tolist(), 0
+
+    def random(self) -> float:
+        self.place += 1
+        return self.numbers[self.place - 1] if self.place <= len(self.numbers) else 0.5
+
+    def getstate(self) -> Any:
+        return self.place
+
+    def setstate(self, state: Any) -> None:
+        self.place = state
+
+
+_samplers: dict[tuple[int, ...], State] = {}  # compiled once for each shape
+
+
+def generate(weights: Weights, n_tokens: int, seed: int) -> Tokens:
+    shape = weights["wq"].shape + weights["wte"].shape
+    if shape not in _samplers:
+        fast, run = compiled(weights, 1, None)
+        _samplers[shape] = fast.open(threads=1)
+        _samplers[shape].run = run
+    state = _samplers[shape]
+    state.load(0, in_order(state.run, weights), None)
+
+    def drawn() -> Iterator[int]:
+        chances = Chances(n_tokens, seed)
+        while True:
+            for text in state.sample(chances, 1.0, TEXTS):
+                yield from (0 if char == "\n" else ord(char) - FIRST + 1 for char in text)
+
+    tokens = drawn()
+    return np.array([next(tokens) for _ in range(n_tokens)], np.int32)
