@@ -302,6 +302,7 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
                     long b_column, const real *from, long from_row, real *c, long c_row, int shape, int spare,
                     real *panel, const whole *valid) {
     columns *= L;
+    int large = rows * columns > 8192; /* it does not stay in the nearest cache */
     for (long j = 0; j < columns; j += 2 * W) {
         long wide = least(columns - j, 2 * W), stride = b_k, last = wide > W ? wide - W : wide;
         const real *side = b + j / L * b_column;
@@ -336,10 +337,11 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
             const whole *counts = valid ? valid + first * L : 0;
             real *out = c + i * c_row + j;
             end -= first;
-            /* what is needed next is on its way meanwhile: the next rows of c, and a part of b's next columns */
-            for (long r = now; r < 2 * now; r++) fetch(out + r * c_row, wide);
-            for (; asked < inner && asked * parts < inner * (i / tall + 1) && j + wide < columns; asked++)
-                if (b_column == L) fetch(b + (j + wide) + asked * b_k, 2 * W);
+            if (large) { /* what comes next is on its way meanwhile: rows of c, and a part of b's next columns */
+                for (long r = now; r < 2 * now; r++) fetch(out + r * c_row, wide);
+                for (; asked < inner && asked * parts < inner * (i / tall + 1); asked++)
+                    if (b_column == L && j + wide < columns) fetch(b + (j + wide) + asked * b_k, 2 * W);
+            }
 #define CASE(rows, vectors) case rows: \
             tile_##rows##_##vectors(end, left, a_row, a_k, right, stride, begin, from_row, out, c_row, last, counts); break;
             if (wide > W) switch (now) { CASE(6, 2) CASE(5, 2) CASE(4, 2) CASE(3, 2) CASE(2, 2) CASE(1, 2) }
@@ -382,7 +384,10 @@ typedef struct {
     long last; /* of a matrix with rows for tokens only the last row is done: those before are there already */
     long lane[LANES], ragged, slice, slices; /* the part of the update that is done here, of how many */
     whole *valid;
+    const int32_t *stop; /* where it is set when no further step shall be begun; 0: nowhere */
 } scene;
+
+INLINE int stopped(const int32_t *stop) { return stop && __atomic_load_n(stop, __ATOMIC_RELAXED); }
 
 INLINE matrix rows_of_view(const scene *s, int32_t number, long last) {
     const int32_t *v = s->views + (long)number * VIEW;
@@ -785,9 +790,9 @@ static void one(const scene *s, const int32_t *step) {
     }
 }
 
-/* The steps from `first` to `end`, for all documents of the chunk. */
+/* The steps from `first` to `end`, for all documents of the chunk, or fewer when they shall stop. */
 static void perform(scene *s, long first, long end) {
-    for (long at = first; at < end; at += s->body[at + 1]) {
+    for (long at = first; at < end && !stopped(s->stop); at += s->body[at + 1]) {
         const int32_t *step = s->body + at;
         s->together = step[2];
         long documents = s->together ? 1 : s->documents;
@@ -853,14 +858,15 @@ EXPORT int64_t NAME(forward)(const int32_t *program, real *shared, real *own, re
    what each next token weighs. Gives the number of tokens, or -1 - those before it when `stop` was set. */
 EXPORT int64_t NAME(measure)(const int32_t *program, real *shared, real *own, real *fixed, real *numbers, const int32_t *tokens,
                              const int64_t *starts, const int32_t *order, int64_t count, double *surprise,
-                             const volatile int32_t *stop) {
+                             const int32_t *stop) {
     scene s = opened(program, shared, own, fixed, numbers, tokens, starts);
     long chunk = program[CHUNK], seen = 0;
     double sum = 0;
+    s.stop = stop;
     for (long i = 0; i < count; i += chunk) {
-        if (*stop) return -1 - seen;
         choose_documents(&s, order + i, least(chunk, count - i), program[LONGEST]);
         perform(&s, 0, program[BACKWARD]);
+        if (stopped(stop)) return -1 - seen;
         for (s.current = 0; s.current < s.documents; s.current++) {
             matrix p = view(&s, program[RESULT]);
             for (long r = 0; r < p.rows; r++, seen++) {
@@ -884,17 +890,18 @@ EXPORT int64_t NAME(sample)(const int32_t *program, real *shared, real *own, rea
     int64_t starts[2] = {0, 0}, drawn = 0;
     int32_t order = 0, *begin = ids;
     scene s = opened(program, shared, own, fixed, numbers, ids, starts);
+    s.stop = stop;
     for (long text = 0; text < texts; text++, ids += most + 1) {
         for (long i = 0; i < count; i++) ids[i] = begin[i];
         s.tokens = ids;
         int64_t n = count;
         while (n < most) {
-            if (__atomic_load_n(stop, __ATOMIC_RELAXED)) return -1;
             s.last = program[GROWS] && (text || n > count);
             ids[n] = mark; /* something must come next */
             starts[1] = n + 1;
             choose_documents(&s, &order, 1, program[LONGEST]);
             perform(&s, 0, program[BACKWARD]);
+            if (stopped(stop)) return -1;
             matrix p = view(&s, program[RESULT]);
             const real *row = p.at + (p.rows - 1) * p.stride;
             double all = 0, part = 0;
@@ -980,28 +987,29 @@ EXPORT int64_t NAME(train)(const int32_t *program, real *shared, real *own, real
     long from = batch * rank / ranks, to = batch * (rank + 1) / ranks;
     for (long step = first; step < end; step++) {
         double loss[LANES] = {0};
-        long stopped = 0;
-        for (long i = from; i < to && !stopped; i += chunk) {
-            stopped = __atomic_load_n(stop, __ATOMIC_RELAXED);
+        long ended = 0;
+        s.stop = stop;
+        for (long i = from; i < to && !ended; i += chunk) {
             choose_documents(&s, order + ((step - first) * batch + i) * L, least(chunk, to - i), longest);
             perform(&s, 0, program[UPDATE]);
+            ended = stopped(stop);
             for (s.current = 0; s.current < s.documents; s.current++)
                 for (long l = 0; l < L; l++) loss[l] += view(&s, program[RESULT]).at[l];
             s.current = 0;
         }
         for (long l = 0; l < L; l++) partial[rank * (L + 1) + l] = loss[l];
-        partial[rank * (L + 1) + L] = (double)stopped;
+        partial[rank * (L + 1) + L] = (double)ended;
         meet(meetings, ranks, rest);
-        stopped = 0;
-        for (long r = 0; r < ranks; r++) stopped |= partial[r * (L + 1) + L] != 0;
+        ended = 0;
+        for (long r = 0; r < ranks; r++) ended |= partial[r * (L + 1) + L] != 0;
         for (long l = 0; l < L; l++) {
             loss[l] = 0;
             for (long r = 0; r < ranks; r++) loss[l] += partial[r * (L + 1) + l];
-            if (!stopped && !rank) losses[(step - first) * L + l] = loss[l];
+            if (!ended && !rank) losses[(step - first) * L + l] = loss[l];
         }
         long finite = 1;
         for (long l = 0; l < L; l++) finite &= loss[l] - loss[l] == 0;
-        if (stopped || (L == 1 && !finite)) { /* this step begins again another time, from no gradient */
+        if (ended || (L == 1 && !finite)) { /* this step begins again another time, from no gradient */
             clear(s.memory[1], parameters);
             return step - first;
         }
@@ -1021,6 +1029,7 @@ EXPORT int64_t NAME(train)(const int32_t *program, real *shared, real *own, real
         s.tokens_of[0] = 0; /* the update's numbers are those of length 0 */
         for (long l = 0; l < L; l++) s.lane[l] = 0;
         s.memory[1] = own;
+        s.stop = 0; /* an update is done as a whole */
         s.slice = rank;
         s.slices = ranks;
         perform(&s, program[UPDATE], program[BODY]);

@@ -661,7 +661,6 @@ def test_a_lane_that_diverges_leaves_the_others_alone() -> None:
     assert len(losses) == 5
 
 
-@pytest.mark.xfail(reason="kernel.c takes rows that are not there times 0, and nan remains")
 def test_rows_that_a_document_does_not_have_may_hold_no_numbers() -> None:
     """A row of targets that is not there is all 0, and 0 / 0 is not a number."""
     weighed = (

@@ -244,6 +244,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("build.py", "level.c"):
         shutil.copy(ROOT / "kernel" / name, folder)
     (folder / "kernel.c").write_text(SMALL, encoding="utf-8")
+    (folder / "check.c").write_text("", encoding="utf-8")
     monkeypatch.setattr(build, "HERE", folder)
     monkeypatch.setattr(build, "BUILT", tmp_path / "built")
     monkeypatch.setattr(build, "STATE", tmp_path / "state")

@@ -567,6 +567,11 @@ def over_weights(d: Damaged) -> None:
     d.code[d.step("NORM") + 4] = d.code[d.step("TOKENS") + 5]
 
 
+def growing_table(d: Damaged) -> None:
+    d.head(GROWS=1)
+    d.copy(d.step("TOKENS") + 5, ROW_TIMES=1)
+
+
 def token_elsewhere(d: Damaged) -> None:
     """Of a document of three tokens the first row shall be that of one far behind it."""
     number = next(
@@ -641,6 +646,10 @@ CASES: dict[str, dict[str, Damage]] = {
     "NO_SCRATCH": {"no room for a panel": head(SCRATCH=16)},
     "BAD_WHICH": {"a token that the document lacks": token_elsewhere},
     "BAD_RESULT": {"a loss where tokens are weighed": use(MEASURE)},
+    "BAD_GROWTH": {
+        "all targets in the last row's place": head(GROWS=1),
+        "a table that has rows for tokens": growing_table,
+    },
     "BAD_STARTS": {"a document of one token": document(lambda d, ids: ids[:1])},
     "BAD_TOKEN": {
         "a token that is none": document(lambda d, ids: (d.code[HEAD["VOCAB"]], *ids[1:])),
