@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import peers
+from microgpt import run as runs
 from microgpt.data import Corpus
 from microgpt.engines.fast import Fast, State
 from microgpt.engines.rehearse import Schedule
-from microgpt import run as runs
 from microgpt.run import Run
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ runs.MOST_WEIGHTS = 20_000_000  # medium has more than Python's lists hold gladl
 TEXTS = 500  # drawn by one call
 
 
-def compiled(weights: Weights, batch: int, ids: Any) -> tuple[Fast, Run]:
+def compiled(weights: Weights, batch: int) -> tuple[Fast, Run]:
     """The file's program in the size of these weights."""
     layers, heads, channels, _ = weights["wq"].shape
     chars = [chr(FIRST + i) for i in range(len(weights["wte"]) - 1)]
@@ -33,7 +33,7 @@ def compiled(weights: Weights, batch: int, ids: Any) -> tuple[Fast, Run]:
         n_embd=channels, block_size=len(weights["wpe"]),
     )  # fmt: skip
     assert run.context is not None
-    course = Schedule([], ids, batch, peers.STEPS, peers.LR)
+    course = run.schedule(lambda doc: ())
     return Fast(run.source, run.namespace, run.params, run.vocab, run.context, course), run
 
 
@@ -51,15 +51,18 @@ class Training:
         lengths = problem.lengths.tolist()
         self.docs = [tuple(row[: n + 1]) for row, n in zip(problem.tokens.tolist(), lengths)]
         self.batch = problem.batch
-        fast, run = compiled(problem.weights, problem.batch, None)
+        fast, run = compiled(problem.weights, problem.batch)
         self.state = fast.open(threads=peers.threads())
         self.weights = in_order(run, problem.weights)
         self.reset()
 
     def reset(self) -> None:
         self.state.load(0, self.weights, None)
-        # a document is looked up by its number, as tokens are what the others are given, too
-        self.course = Schedule(range(len(self.docs)), self.docs.__getitem__, self.batch, peers.STEPS, peers.LR)  # type: ignore[arg-type]  # fmt: skip
+        numbers = [str(i) for i in range(len(self.docs))]  # a document's tokens are known by these
+        self.course = Schedule(numbers, self.ids, self.batch, peers.STEPS, peers.LR)
+
+    def ids(self, number: str) -> tuple[int, ...]:
+        return self.docs[int(number)]
 
     def step_many(self, n: int) -> Array:
         return np.array([loss for (loss,) in self.state.train([self.course], n)], np.float32)
@@ -87,17 +90,16 @@ class Chances(random.Random):
         self.place = state
 
 
-_samplers: dict[tuple[int, ...], State] = {}  # compiled once for each shape
+_samplers: dict[tuple[int, ...], tuple[State, Run]] = {}  # compiled once for each shape
 
 
 def generate(weights: Weights, n_tokens: int, seed: int) -> Tokens:
     shape = weights["wq"].shape + weights["wte"].shape
     if shape not in _samplers:
-        fast, run = compiled(weights, 1, None)
-        _samplers[shape] = fast.open(threads=1)
-        _samplers[shape].run = run
-    state = _samplers[shape]
-    state.load(0, in_order(state.run, weights), None)
+        fast, run = compiled(weights, 1)
+        _samplers[shape] = fast.open(threads=1), run
+    state, run = _samplers[shape]
+    state.load(0, in_order(run, weights), None)
 
     def drawn() -> Iterator[int]:
         chances = Chances(n_tokens, seed)

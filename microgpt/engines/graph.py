@@ -199,9 +199,7 @@ def grows(ops: Sequence[Op], longest: int) -> bool:
                 before = before or isinstance(first, Length)
             case "tokens":
                 places = op.detail and [op.detail(n) for n in range(1, longest + 1)]
-                fits = not places or (
-                    in_rows and all(p == places[-1][: len(p)] for p in places)
-                )
+                fits = not places or (in_rows and all(p == places[-1][: len(p)] for p in places))
                 fits = fits and not isinstance(op.parents[0].rows, Length)
             case _:
                 fits = False

@@ -18,8 +18,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from microgpt.engines.graph import (
-    INPUT, ONE, ZERO, Form, Op, causal, graph, grows, mask_rows, match,
-)  # fmt: skip
+    INPUT,
+    ONE,
+    ZERO,
+    Form,
+    Op,
+    causal,
+    graph,
+    grows,
+    mask_rows,
+    match,
+)
 from microgpt.engines.record import (
     NO_NUMBER,
     Expression,
