@@ -19,6 +19,7 @@ import engines
 import pytest
 from engines import Work, apart, compiled, copied, course, edited, largest, refused
 
+from benchmarks import memory
 from microgpt import data
 from microgpt.engines import Fast, LeavesContract
 from microgpt.engines.rehearse import Steps
@@ -46,6 +47,7 @@ TOKENS = "    tokens = wte[ids]  # (T, C)"
 RELU = "lambda a: (max(a, 0.0), a > 0)"
 RATE = "lr * (1 - step / steps)"
 MOVE = "        move = [a / c1 / (math.sqrt(b / c2) + eps) for a, b in zip(m[i], v[i])]"
+GROWS = 16  # where the program's header says so
 BY_PLACE = "for j in range(q.shape[-2])] for i in range(q.shape[-2])]"
 
 VARIANTS: dict[str, Sequence[tuple[str, str]]] = {
@@ -520,6 +522,35 @@ def test_long_texts_are_sampled_to_the_end_of_the_context() -> None:
             assert rng.random() == others.random()
 
 
+ANEW = {  # a token more changes what was there, or what is done to it
+    "no mask", "scaled by the length", "scores alone", "positions from the end",
+    # their attention is not of the form that is known, so it could be anything
+    "exp with a wrong slope", "scaled after the mask", "softmax without the largest",
+    "softmax and one", "the token before",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_text_grows_by_the_last_row_alone(name: str) -> None:
+    """Where that is so it is done so, and the texts are those of doing all of it anew."""
+    run = Run(edited(*VARIANTS[name]), FEW, **SMALL)
+    fast = compiled(run)
+    state = fast.open()
+    state.load(
+        0, [[[9 * x for x in row] for row in w] for w in copied(run.named_weights().values())], None
+    )
+    try:
+        program = fast.program("sample")
+    except LeavesContract:
+        return
+    assert program.grows == (name not in ANEW)
+    texts = state.sample(random.Random(3), 1.0, 20)
+    loaded = state._others["sample"]
+    loaded.code[GROWS] = 0
+    assert state.sample(random.Random(3), 1.0, 20) == texts
+    assert sum(map(len, texts)) > 40
+
+
 def test_a_greedy_sample_needs_no_luck() -> None:
     run = Run(ORIGINAL, FEW, **SMALL)
     state = compiled(run, double=False).open()
@@ -755,6 +786,14 @@ def test_a_model_that_scores_no_token_is_not_measured() -> None:
     state = compiled(run).open()
     with refused("its model does not score every next token after each"):
         state.surprise(["ann"])
+
+
+@pytest.mark.parametrize("name", memory.SIZES)
+def test_memory_is_what_the_formula_says(name: str) -> None:
+    if name == "wide":
+        pytest.skip("its weights take Python a while; the benchmark has it")
+    found = memory.measured(name)
+    assert found["engine"] == pytest.approx(found["formula"], rel=0.02, abs=20_000)
 
 
 def test_a_document_with_a_strange_character() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Tokens = NDArray[np.int32]
     Weights = dict[str, Array]
 
-PEERS = ("microgpt", "numpy", "torch", "torch-compile", "jax", "numba")
+PEERS = ("microgpt", "microgpt-lanes", "numpy", "torch", "torch-compile", "jax", "numba")
 LIBRARIES = {name: name.removesuffix("-compile") for name in PEERS}
 
 
@@ -119,7 +119,7 @@ def version(name: str) -> str:
 
     from microgpt import __version__
 
-    return __version__ if name == "microgpt" else metadata.version(LIBRARIES[name])
+    return __version__ if name.startswith("microgpt") else metadata.version(LIBRARIES[name])
 
 
 def limit_threads(n: int, name: str = "") -> None:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.peers PEER SIZE [--threads N] [--seconds S] [--json]
 
-PEER is numpy, torch, torch-compile, jax or numba. SIZE is tiny, small, nano or medium, timed per
+PEER is one of microgpt, microgpt-lanes (many runs at once, timed for each), numpy, torch,
+torch-compile, jax and numba. SIZE is tiny, small, nano or medium, timed per
 training step, or sample-tiny or sample-small, timed per token drawn. The first call, in which a
 peer compiles what it compiles, is told apart; then the same work is repeated for about S seconds.
 At tiny a repetition is the whole run of 1000 steps, from the first weights each time; elsewhere
@@ -97,7 +98,8 @@ def training(peer: Peer, size: str, seconds: float) -> dict[str, Any]:
             losses.extend(found.tolist())
         done += steps
 
-    report = {"first_s": first} | repetitions(repeated, steps, 1e3, seconds, prepared)
+    parts = steps * getattr(run, "runs", 1)
+    report = {"first_s": first} | repetitions(repeated, parts, 1e3, seconds, prepared)
     report |= {"unit": "ms/step", "steps": steps, "losses": losses[:SHOWN]}
     if steps == peers.STEPS:
         report["last_100"] = statistics.fmean(losses[-LAST:])
@@ -140,6 +142,7 @@ def repetitions(
         "min": min(times),
         "median": statistics.median(times),
         "max": max(times),
+        "times": times,
         "repetitions": len(times),
         "cores": cpu / (sum(times) * parts / scale),
     }

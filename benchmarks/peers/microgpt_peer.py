@@ -1,4 +1,4 @@
-"""The file itself in the fast engine, which the peers are compared with."""
+"""The file in the fast engine, which the peers are compared with."""
 
 from __future__ import annotations
 
@@ -51,15 +51,20 @@ class Training:
         lengths = problem.lengths.tolist()
         self.docs = [tuple(row[: n + 1]) for row, n in zip(problem.tokens.tolist(), lengths)]
         self.batch = problem.batch
-        fast, run = compiled(problem.weights, problem.batch)
-        self.state = fast.open(threads=peers.threads())
+        self.fast, run = compiled(problem.weights, problem.batch)
+        self.state = self.fast.open(threads=peers.threads())
         self.weights = in_order(run, problem.weights)
         self.reset()
 
     def reset(self) -> None:
         self.state.load(0, self.weights, None)
-        numbers = [str(i) for i in range(len(self.docs))]  # a document's tokens are known by these
-        self.course = Schedule(numbers, self.ids, self.batch, peers.STEPS, peers.LR)
+        self.course = self.course_from(0)
+
+    def course_from(self, first: int) -> Schedule:
+        """All steps, on the documents from this one on."""
+        count = len(self.docs)
+        numbers = [str((first + i) % count) for i in range(count)]  # which stand for documents
+        return Schedule(numbers, self.ids, self.batch, peers.STEPS, peers.LR)
 
     def ids(self, number: str) -> tuple[int, ...]:
         return self.docs[int(number)]

@@ -90,6 +90,7 @@ class _Memory:
 
     def __init__(self, count: int, double: bool) -> None:
         size, self._code = (8, "d") if double else (4, "f")
+        self.bytes = count * size
         try:
             self._owner = (ctypes.c_char * (count * size + 64))()
         except (MemoryError, OverflowError, ValueError):
@@ -137,6 +138,11 @@ class _Loaded:
                 self._fixed.write(place * lanes + lane, flat, lanes)
 
         self.check(None)
+
+    @property
+    def bytes(self) -> int:
+        """Of memory that it takes, the weights left out."""
+        return sum(memory.bytes for memory in (self.own, self._fixed, self._numbers))
 
     def check(self, documents: _Documents | None, first: int = 0, count: int = 0) -> None:
         """Ask whether the kernel may do this program, on so many documents of an order from its
@@ -237,6 +243,12 @@ class State:
         self._others: dict[str, _Loaded] = {}
         self._stop = ctypes.c_int32(0)
         self._last: tuple[_Documents, int] | None = None  # read by the last step, from where on
+
+    @property
+    def bytes(self) -> int:
+        """Of memory that the runs take: weights, moments, gradients and what lies on the way."""
+        loaded = [self._training, *self._others.values()]
+        return self._shared.bytes + sum(one.bytes for one in loaded)
 
     # ---- Weights ----
 
