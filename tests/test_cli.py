@@ -992,3 +992,19 @@ def test_the_page_about_python_tells_the_truth(tmp_path: Path, monkeypatch: Any)
         doctest.DocTestRunner(verbose=False).run(test, out=failures.append, clear_globs=False)
         assert not failures, "".join(failures)
         names = test.globs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory it uses")
+def test_too_little_memory_is_said_in_a_sentence(words: Path) -> None:
+    program = (
+        "import resource, sys; from microgpt import cli, engines; engines.Fast;"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY));"
+        "sys.argv[0] = 'microgpt'; cli.main()"
+    )
+    sizes = ["--block-size", "300", "--n-layer", "60"]
+    command = [sys.executable, "-c", program, "train", str(words), "--steps", "2", *sizes]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "memory" in done.stderr.splitlines()[-1]

@@ -727,6 +727,19 @@ def test_no_kernel_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         Fast(run.source, run.namespace, run.params, run.vocab, 8, course(run, lambda doc: ()))
 
 
+def test_where_compiling_takes_too_much_memory_the_file_does_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build(*_: Any) -> Any:
+        raise MemoryError
+
+    run = Run(ORIGINAL, FEW, engine="fast", **SMALL)
+    monkeypatch.setattr("microgpt.engines.compiled.build", build)
+    said = run.prepare()
+    assert said is not None and said.endswith("compiling it takes more memory than there is.")
+    assert run.engine == "reference" and run.advance() == Run(ORIGINAL, FEW, **SMALL).advance()
+
+
 def test_more_runs_than_lanes() -> None:
     _, fast, _ = opened()
     with pytest.raises(MicrogptError, match=r"At most \d+ runs are trained side by side, not 99\."):

@@ -5,6 +5,8 @@ What executes them is elsewhere: `fast` in Python, JavaScript in the page.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from microgpt.engines.program import Program, build
@@ -55,14 +57,15 @@ class Compiled:
         self.mark = None if edited else self._index.get("\n")
         self._source = source
         self._recorder = Recorder(source, params, namespace)
+        self._chunk = max(1, min(MOST_DOCUMENTS, self.batch, ROWS_AT_A_TIME // context))
 
         def loss(space: Any, params: Any, ids: Any, targets: Any) -> Any:
             return space["cross_entropy"](space["gpt"](ids, **params), targets) * course.scale
 
-        self._chunk = max(1, min(MOST_DOCUMENTS, self.batch, ROWS_AT_A_TIME // context))
-        tape = self._recorder.record(loss, context, len(vocab))
-        update = record_update(self._recorder, *course.update)
-        self.training = build(tape, update, self._chunk, len(vocab))
+        with _memory_enough():
+            tape = self._recorder.record(loss, context, len(vocab))
+            update = record_update(self._recorder, *course.update)
+            self.training = build(tape, update, self._chunk, len(vocab))
         self.parameters = sum(rows * columns for rows, columns in self._recorder.shapes)
         self._known: dict[str, tuple[int, ...]] = {}
         self._programs: dict[str, Program] = {}
@@ -96,7 +99,8 @@ class Compiled:
             LeavesContract: why there is none.
         """
         if name not in self._programs:
-            self._programs[name] = self._other(name)
+            with _memory_enough():
+                self._programs[name] = self._other(name)
         return self._programs[name]
 
     def _other(self, name: str) -> Program:
@@ -124,6 +128,14 @@ class Compiled:
             raise LeavesContract(f"it changes {changed}")
         if self.mark is None or any(len(token) != 1 for token in self.vocab):
             raise LeavesContract("its tokens are not single characters")
+
+
+@contextlib.contextmanager
+def _memory_enough() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise LeavesContract("compiling it takes more memory than there is") from None
 
 
 def _probabilities(space: Any, params: Any, ids: Any, targets: Any) -> Any:

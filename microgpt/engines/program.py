@@ -208,7 +208,7 @@ class _Builder:
             self._line = 0
             self._update(update)
         self._numbers = self._numbers or [[0.0] * (self._longest + 1)]
-        result = self._view(self._values[self._ops[-1]])
+        result = self._view(self._value(self._ops[-1]))
         views = [n for view in self._views for n in _flat(view)]
         body = [n for step in self._steps for n in step]
         slots, scalars = list(self._scalars), list(self._scalars.values())
@@ -334,6 +334,11 @@ class _Builder:
                 self._scalars[self._slots[key]] = e
         return self._slots[key]
 
+    def _value(self, op: Op) -> View:
+        if op.op == "constant" and op not in self._values:
+            self._values[op] = self._constant(op)
+        return self._values[op]
+
     # ---- Steps ----
 
     def _step(
@@ -352,10 +357,9 @@ class _Builder:
     def _forward(self, op: Op) -> None:
         if op.op == "weight":
             return
-        p = [self._values[parent] for parent in op.parents]
         if op.op == "constant":
-            self._values[op] = self._constant(op)
-            return
+            return  # what is only a mask of the future need not be there: see `_value`
+        p = [self._value(parent) for parent in op.parents[: 3 if op.op == "attend" else None]]
         if op.op == "slab":
             self._values[op] = self._slab(op, p[0])
             return
@@ -437,7 +441,7 @@ class _Builder:
         past = (x for i, row in mask_rows(op, self._longest) for x in row[: i + 1])
         if future and all(x == 0 for x in past):
             return True, None
-        return future, self._values[op.parents[3]]
+        return future, self._value(op.parents[3])
 
     def _panel(self, *inner: Size, more: int = 0) -> None:
         """Scratch memory for products: two vectors of columns of the second factor."""
@@ -584,7 +588,7 @@ class _Builder:
             self._sum_back(op, p[0])
             return
         g, y = self._whole(op), self._values[op]
-        x = [self._values[parent] for parent in p]
+        x = [self._values[parent] for parent in p[: 3 if op.op == "attend" else None]]
         match op.op:
             case "product":
                 self._product_back(op, g)
