@@ -999,10 +999,10 @@ def test_too_little_memory_is_said_in_a_sentence(words: Path) -> None:
     program = (
         "import resource, sys; from microgpt import cli, engines; engines.Fast;"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY));"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY));"
         "sys.argv[0] = 'microgpt'; cli.main()"
     )
-    sizes = ["--block-size", "300", "--n-layer", "60"]
+    sizes = ["--block-size", "1000", "--n-layer", "4"]
     command = [sys.executable, "-c", program, "train", str(words), "--steps", "2", *sizes]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
