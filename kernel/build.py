@@ -41,7 +41,7 @@ class Level(NamedTuple):
     Attributes:
         name: what the names of its functions end with; its digit is what `level()` says of it.
         cpu: the processor's name, as the compiler has it.
-        width: the bytes in a vector.
+        width: the bytes in a vector, when one run is done.
         lanes: how many runs are done side by side; from 2 on the names say so: `train_v3x8`.
     """
 
@@ -145,7 +145,9 @@ def variants(target: Target) -> Iterator[tuple[Level, str, list[str]]]:
     for level in target.levels:
         for lanes in level.lanes:
             suffix = f"_{level.name}" if lanes == 1 else f"_{level.name}x{lanes}"
-            defines = [f"-DWIDTH={level.width}", f"-DNAME(function)=function##{suffix}"]
+            size = 8 if target.double else 4  # of a number; in lanes a vector has one of each
+            width = level.width if lanes == 1 else lanes * size
+            defines = [f"-DWIDTH={width}", f"-DNAME(function)=function##{suffix}"]
             if lanes > 1:
                 defines.append(f"-DLANES={lanes}")
             if target.double:

@@ -17,8 +17,6 @@
    begins before its end, so it reads at most W - 1 numbers past it; so does a store where a result has room for
    whole vectors. Hence each part of memory must have W numbers after its last: 64 bytes do for all builds.     */
 
-_Static_assert(COUNT % LANES == 0, "a vector has whole cells");
-
 /* What is wrong. `check` gives 100 times a place, plus one of these; the place counts numbers of the program from
    its begin, or where it says so other things. */
 enum { SAFE, BAD_HEADER, TOO_SHORT, /* the program is, of the length at that place */
@@ -182,6 +180,7 @@ static int64_t check_number(const checked *p, int32_t number, char kind) {
 /* Numbers that the panel of a product takes, rows times columns of it: where b is copied, `inner` rows of a vector
    or two. */
 static int64_t panel(size rows, size columns, size inner, const int32_t *b, int transposed) {
+    if (L > 1) return 0; /* in lanes nothing is copied */
     if (!transposed && (largest(rows) < 24 || (int64_t)b[STRIDE] * L <= 2 * W)) return 0;
     return largest(inner) * (largest(columns) * L > W ? 2 * W : W);
 }

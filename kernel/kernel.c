@@ -8,8 +8,8 @@
    32 or 64), NAME what its functions are called. A vector is the compiler's own (GNU C, clang), so there
    is no instruction of any one processor in it; as WebAssembly it runs in a browser.
 
-   With LANES above 1, each number of each matrix is that many numbers side by side, one of each of so many
-   runs of the same program: a *cell*. The runs are trained together, each on its own documents, for little
+   With LANES above 1, as many as a vector has numbers, each number of each matrix is a vector, which holds one
+   number of each of so many runs of the same program: a *cell*. The runs are trained together, each on its own documents, for little
    more than the price of one, because what is done to a vector is done to several of them at once.      */
 
 #include <stdint.h>
@@ -37,7 +37,8 @@ typedef int32_t whole;
 #define COUNT (WIDTH / 4)
 #endif
 #define W ((long)COUNT) /* numbers in a vector */
-#define L ((long)LANES)                  /* numbers in a cell: divides W */
+#define L ((long)LANES)                  /* numbers in a cell: 1 or W */
+_Static_assert(LANES == 1 || LANES == COUNT, "a cell is a number or a vector");
 typedef real vec __attribute__((vector_size(WIDTH)));
 typedef whole ivec __attribute__((vector_size(WIDTH)));
 typedef vec loose __attribute__((aligned(sizeof(real)), may_alias)); /* a vector that lies anywhere */
@@ -67,30 +68,24 @@ INLINE void store_part(real *p, vec v, long n) {
     PIECE(8) PIECE(4) PIECE(2) PIECE(1)
 }
 
-/* A cell, as often as it fits into a vector. */
+/* A cell, in all of a vector. */
 INLINE vec spread(const real *cell) {
 #if LANES == 1
     return splat(*cell);
 #else
-    vec v;
-    UNROLL for (long i = 0; i < W; i++) v[i] = cell[i % L];
-    return v;
+    return load(cell);
 #endif
 }
 
-/* Which lanes something counts in (all bits of a lane, or none), as often as a cell fits into a vector. */
-INLINE ivec ispread(const whole *cell) {
+/* Which lanes something counts in: all bits of a lane, or none. */
+INLINE ivec lanes_in(const whole *cell) {
     ivec v;
-    UNROLL for (long i = 0; i < W; i++) v[i] = cell[i % L];
+    __builtin_memcpy(&v, cell, sizeof v);
     return v;
 }
-INLINE ivec iload(const whole *p) {
-    vec v;
-    __builtin_memcpy(&v, p, sizeof v);
-    return (ivec)v;
-}
 
-/* The cells of a vector joined in pairs, pairs of pairs, ..., until every cell has the result of all. */
+/* The numbers of a vector joined in pairs, pairs of pairs, ..., until every one has the result of all; in lanes
+   each stays alone. */
 #define FROM(...) __builtin_shufflevector(v, v, __VA_ARGS__)
 #if COUNT == 16
 #define JOIN_8(join) join(FROM(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
@@ -113,17 +108,9 @@ INLINE ivec iload(const whole *p) {
 #define JOIN_2(join)
 #define JOIN_1(join) join(FROM(1, 0));
 #endif
-#if LANES > 4
-#define JOIN(join) JOIN_8(join)
-#elif LANES > 2
-#define JOIN(join) JOIN_8(join) JOIN_4(join)
-#elif LANES > 1
-#define JOIN(join) JOIN_8(join) JOIN_4(join) JOIN_2(join)
-#else
+#if LANES == 1
 #define JOIN(join) JOIN_8(join) JOIN_4(join) JOIN_2(join) JOIN_1(join)
-#endif
-#if LANES == COUNT
-#undef JOIN
+#else
 #define JOIN(join)
 #endif
 
@@ -225,17 +212,17 @@ enum { ALL, LOWER, LOWER_LEFT, UPPER_LEFT }; /* LOWER: of the product only colum
 /* `rows` rows and `vectors` vectors of columns, held in registers while k runs. */
 #define TILE(rows, vectors)                                                                                     \
     INLINE void tile_##rows##_##vectors(long inner, const real *a, long a_row, long a_k, const real *b, long b_k, \
-                                        const real *from, long from_row, real *c, long c_row, long last,        \
+                                        long b_step, const real *from, long from_row, real *c, long c_row, long last,        \
                                         const whole *valid) {                                                   \
         vec sum[rows][vectors];                                                                                 \
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < vectors; j++)                          \
             sum[i][j] = from ? load(from + i * from_row + j * W) : splat(0);                                    \
         for (long k = 0; k < inner; k++) {                                                                      \
             vec row[vectors];                                                                                   \
-            UNROLL for (int j = 0; j < vectors; j++) row[j] = load(b + k * b_k + j * W);                        \
+            UNROLL for (int j = 0; j < vectors; j++) row[j] = load(b + k * b_k + j * b_step);                   \
             ivec in = {0};                                                                                      \
             if (L > 1 && valid) {                                                                               \
-                in = ispread(valid + k * L);                                                                    \
+                in = lanes_in(valid + k * L);                                                                   \
                 UNROLL for (int j = 0; j < vectors; j++) row[j] = only(in, row[j]);                             \
             }                                                                                                   \
             UNROLL for (int i = 0; i < rows; i++) {                                                             \
@@ -249,10 +236,15 @@ enum { ALL, LOWER, LOWER_LEFT, UPPER_LEFT }; /* LOWER: of the product only colum
             store_part(c + i * c_row + (vectors - 1) * W, sum[i][vectors - 1], last);                           \
         }                                                                                                       \
     }
+#if LANES > 1 && (defined(__AVX512VL__) || defined(__aarch64__)) /* there are 32 registers, and not 16 */
+#define MOST 4
+TILE(4, 4) TILE(3, 4) TILE(2, 4) TILE(1, 4) TILE(4, 3) TILE(3, 3) TILE(2, 3) TILE(1, 3)
+#else
+#define MOST 2 /* vectors of columns at a time */
+#endif
 TILE(6, 2) TILE(5, 2) TILE(4, 2) TILE(3, 2) TILE(2, 2) TILE(1, 2)
 TILE(8, 1) TILE(7, 1) TILE(6, 1) TILE(5, 1) TILE(4, 1) TILE(3, 1) TILE(2, 1) TILE(1, 1)
 
-#if LANES == 1
 /* Neighbours change places, single numbers or as many as the name says. */
 INLINE vec change_1(vec v) { JOIN_1(return) }
 #if COUNT > 2
@@ -289,7 +281,6 @@ INLINE void turn(const real *from, long from_row, long n, real *to, long to_row)
 #endif
     UNROLL for (int r = 0; r < COUNT; r++) store(to + r * to_row, rows[r]);
 }
-#endif
 
 /* Numbers that will be wanted are asked for before. */
 INLINE void fetch(const real *p, long n) { for (long k = 0; k < n; k += 64 / (long)sizeof(real)) __builtin_prefetch(p + k); }
@@ -302,22 +293,21 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
                     long b_column, const real *from, long from_row, real *c, long c_row, int shape, int spare,
                     real *panel, const whole *valid) {
     columns *= L;
+    long step = L > 1 ? b_column : W; /* from one vector of b's columns to the next: they are cells, in lanes */
     int large = rows * columns > 8192; /* it does not stay in the nearest cache */
-    for (long j = 0; j < columns; j += 2 * W) {
-        long wide = least(columns - j, 2 * W), stride = b_k, last = wide > W ? wide - W : wide;
+    for (long j = 0; j < columns; j += MOST * W) {
+        long wide = least(columns - j, MOST * W), vectors = (wide + W - 1) / W, stride = b_k;
+        long last = spare ? W : wide - (vectors - 1) * W;
         const real *side = b + j / L * b_column;
-        if (b_column != L || (rows >= 24 && b_k > 2 * W)) {
-            stride = wide > W ? 2 * W : W;
-            if (b_column != L) {
-                long turned = 0;
-#if LANES == 1
-                for (; turned + W <= inner; turned += W)
+        if (L == 1 && (b_column != 1 || (rows >= 24 && b_k > 2 * W))) {
+            stride = vectors * W;
+            if (b_column != 1) {
+                long k = 0;
+                for (; k + W <= inner; k += W)
                     for (long i = 0; i < wide; i += W)
-                        turn(side + i * b_column + turned * b_k, b_column, wide - i, panel + turned * stride + i, stride);
-#endif
-                for (long i = 0; i < wide; i += L)
-                    for (long k = turned; k < inner; k++)
-                        UNROLL for (long l = 0; l < L; l++) panel[k * stride + i + l] = side[i / L * b_column + k * b_k + l];
+                        turn(side + i * b_column + k * b_k, b_column, wide - i, panel + k * stride + i, stride);
+                for (; k < inner; k++)
+                    for (long i = 0; i < wide; i++) panel[k * stride + i] = side[i * b_column + k * b_k];
             } else {
                 for (long k = 0; k < inner; k++)
                     for (long i = 0; i < stride; i += W) store(panel + k * stride + i, load(side + k * b_k + i));
@@ -325,9 +315,8 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
             side = panel;
         }
         /* as many rows at a time as registers hold, in parts of about the same size */
-        long parts = (rows + (wide > W ? 5 : 7)) / (wide > W ? 6 : 8), tall = (rows + parts - 1) / parts;
-        if (spare) last = W;
-        long asked = 0;
+        static const long most[] = {0, 8, 6, 4, 4};
+        long parts = (rows + most[vectors] - 1) / most[vectors], tall = (rows + parts - 1) / parts, asked = 0;
         for (long i = shape == LOWER ? j / L / tall * tall : 0; i < rows; i += tall) {
             long now = least(tall, rows - i), first = 0, end = inner;
             if (shape == LOWER_LEFT) end = least(inner, i + now);
@@ -340,12 +329,17 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
             if (large) { /* what comes next is on its way meanwhile: rows of c, and a part of b's next columns */
                 for (long r = now; r < 2 * now; r++) fetch(out + r * c_row, wide);
                 for (; asked < inner && asked * parts < inner * (i / tall + 1); asked++)
-                    if (b_column == L && j + wide < columns) fetch(b + (j + wide) + asked * b_k, 2 * W);
+                    if (b_column == L && j + wide < columns) fetch(b + (j + wide) + asked * b_k, MOST * W);
             }
-#define CASE(rows, vectors) case rows: \
-            tile_##rows##_##vectors(end, left, a_row, a_k, right, stride, begin, from_row, out, c_row, last, counts); break;
-            if (wide > W) switch (now) { CASE(6, 2) CASE(5, 2) CASE(4, 2) CASE(3, 2) CASE(2, 2) CASE(1, 2) }
-            else switch (now) { CASE(8, 1) CASE(7, 1) CASE(6, 1) CASE(5, 1) CASE(4, 1) CASE(3, 1) CASE(2, 1) CASE(1, 1) }
+#define CASE(rows, vectors) case 8 * vectors + rows: \
+            tile_##rows##_##vectors(end, left, a_row, a_k, right, stride, step, begin, from_row, out, c_row, last, counts); break;
+            switch (8 * vectors + now) {
+#if MOST > 2
+            CASE(4, 4) CASE(3, 4) CASE(2, 4) CASE(1, 4) CASE(4, 3) CASE(3, 3) CASE(2, 3) CASE(1, 3)
+#endif
+            CASE(6, 2) CASE(5, 2) CASE(4, 2) CASE(3, 2) CASE(2, 2) CASE(1, 2)
+            CASE(8, 1) CASE(7, 1) CASE(6, 1) CASE(5, 1) CASE(4, 1) CASE(3, 1) CASE(2, 1) CASE(1, 1)
+            }
         }
     }
 }
@@ -415,9 +409,9 @@ INLINE vec scalar(const scene *s, int32_t slot) {
 #if LANES == 1
     return splat(row[s->tokens_of[s->current]]);
 #else
-    real cell[LANES];
+    vec cell;
     for (long l = 0; l < L; l++) cell[l] = row[s->lane[l]];
-    return spread(cell);
+    return cell;
 #endif
 }
 
@@ -496,7 +490,7 @@ static void cells(const scene *s, const int32_t *step) {
                 const real *from = at[out[4 * i + 1]];
                 if (from == to) continue; /* written as it came */
                 if (out[4 * i + 2]) {
-                    ivec in = valid[i] ? ispread(valid[i] + r * L) : isplat(-1);
+                    ivec in = valid[i] ? lanes_in(valid[i] + r * L) : isplat(-1);
                     for (long k = 0; k < n; k += W) store_part(to + k, load(to + k) + only(in, load(from + k)), n - k);
                 } else if (out[4 * i + 3]) for (long k = 0; k < n; k += W) store(to + k, load(from + k));
                 else for (long k = 0; k < n; k += W) store_part(to + k, load(from + k), n - k);
@@ -517,7 +511,7 @@ INLINE void put(real *p, vec v, long n, int more) { store_part(p, more ? load(p)
 INLINE vec part(const real *x, long k, long n, vec other, const whole *valid) {
     vec v = load(x + k);
     if (k + W > n) v = choose(places() < isplat((whole)(n - k)), v, other);
-    if (L > 1 && valid) v = choose(iload(valid + k), v, other);
+    if (L > 1 && valid) v = choose(lanes_in(valid + k), v, other);
     return v;
 }
 
@@ -539,42 +533,42 @@ INLINE vec row_max(const real *x, long n, const whole *valid) {
     return highest(s);
 }
 
-/* y = softmax(scale x + bias) over a row of n numbers; 0 in the lanes whose document does not have the row, since
-   all that it could read may be missing there. */
-INLINE void softmax_row(real *y, const real *x, vec scale, const real *bias, long n, const whole *valid, const whole *here) {
+/* The first n numbers of a vector; the others, too, when there is room for them. */
+INLINE void store_row(real *p, vec v, long n, int spare) {
+    if (spare) store(p, v);
+    else store_part(p, v, n);
+}
+
+/* y = softmax(scale x + bias) over a row of n numbers, and 0 from its end to that of a vector when there is room; 0 in
+   the lanes whose document does not have the row, since all that it could read may be missing there. */
+INLINE void softmax_row(real *y, const real *x, vec scale, const real *bias, long n, const whole *valid, const whole *here,
+                        int spare) {
     vec low = splat(-(real)__builtin_inf()), high = low, sum = splat(0);
     if (n <= W && L == 1) { /* as most rows of a small model are: it stays in registers */
-        ivec in = places() < isplat((whole)n);
         vec z = load(x) * scale;
         if (bias) z += load(bias);
-        z = choose(in, z, low);
+        z = choose(places() < isplat((whole)n), z, low);
         z = v_exp(z - highest(z));
-        store_part(y, z / total(z), n);
+        store_row(y, z / total(z), n, spare);
         return;
     }
-    real last[COUNT];
-    long full = (n - 1) / W * W; /* the last vector may not be whole, and is kept apart */
     for (long k = 0; k < n; k += W) {
         vec z = load(x + k) * scale;
         if (bias) z += load(bias + k);
         if (k + W > n) z = choose(places() < isplat((whole)(n - k)), z, low);
-        if (L > 1 && valid) z = choose(iload(valid + k), z, low);
-        store(k < full ? y + k : last, z);
+        if (L > 1 && valid) z = choose(lanes_in(valid + k), z, low);
+        store_row(y + k, z, n - k, spare);
         high = larger(z, high);
     }
     vec top = highest(high);
     for (long k = 0; k < n; k += W) {
-        vec e = v_exp(load(k < full ? y + k : last) - top);
-        store(k < full ? y + k : last, e);
+        vec e = v_exp((spare ? load(y + k) : part(y, k, n, low, 0)) - top);
+        store_row(y + k, e, n - k, spare);
         sum += e;
     }
     vec inverse = 1 / total(sum);
-    for (long k = 0; k < full; k += W) store(y + k, load(y + k) * inverse);
-    store_part(y + full, load(last) * inverse, n - full);
-    if (L > 1 && here) {
-        ivec in = ispread(here);
-        for (long k = 0; k < n; k += W) put(y + k, only(in, load(y + k)), n - k, 0);
-    }
+    ivec in = L > 1 && here ? lanes_in(here) : isplat(-1);
+    for (long k = 0; k < n; k += W) store_row(y + k, only(in, load(y + k) * inverse), n - k, spare);
 }
 
 static void attend(const scene *s, const int32_t *v) {
@@ -589,8 +583,9 @@ static void attend(const scene *s, const int32_t *v) {
     for (long i = 0; i < p.rows; i++) {
         real *row = p.at + i * p.stride;
         long n = causal ? i + 1 : p.columns;
-        softmax_row(row, row, scale, bias.at ? bias.at + i * bias.stride : 0, n * L, valid, valid ? valid + i * L : 0);
-        clear(row + n * L, (p.columns - n) * L);
+        softmax_row(row, row, scale, bias.at ? bias.at + i * bias.stride : 0, n * L, valid, valid ? valid + i * L : 0, p.spare);
+        if (p.spare) n = (n * L + W - 1) / W * W / L;
+        if (n < p.columns) clear(row + n * L, (p.columns - n) * L);
     }
     product(p.rows, x.columns, p.columns, p.at, p.stride, L, x.at, x.stride, L, 0, 0, o.at, o.stride,
             causal ? LOWER_LEFT : ALL, o.spare, s->scratch, 0);
@@ -608,6 +603,12 @@ static void attend_back(const scene *s, const int32_t *v) {
     for (long i = 0; i < p.rows; i++) { /* through the softmax, to the scores */
         real *row = gs + i * p.stride, *weight = p.at + i * p.stride;
         long n = (causal ? i + 1 : p.columns) * L;
+        if (L == 1 && p.columns <= W && p.spare) { /* a row is a vector */
+            ivec in = places() < isplat((whole)n);
+            vec slope = only(in, load(row)), weighs = only(in, load(weight));
+            store(row, weighs * (slope - total(slope * weighs)) * scale);
+            continue;
+        }
         vec mean = row_dot(row, weight, n, causal ? 0 : valid);
         for (long c = 0; c < n; c += W) put(row + c, load(weight + c) * (load(row + c) - mean) * scale, n - c, 0);
         clear(row + n, p.columns * L - n);
@@ -705,7 +706,7 @@ static void one(const scene *s, const int32_t *step) {
         const whole *valid = counts(s, v[1], ROW_TIMES);
         if (!more[0]) clear(y.at, y.columns * L);
         for (long r = 0; r < x.rows; r++) {
-            ivec in = valid ? ispread(valid + r * L) : isplat(-1);
+            ivec in = valid ? lanes_in(valid + r * L) : isplat(-1);
             for (long c = 0; c < x.columns * L; c += W) put(y.at + c, only(in, load(x.at + r * x.stride + c)), x.columns * L - c, 1);
         }
         break;
@@ -767,7 +768,7 @@ static void one(const scene *s, const int32_t *step) {
         const whole *here = counts(s, v[1], ROW_TIMES);
         for (long r = 0; r < y.rows; r++)
             softmax_row(y.at + r * y.stride, x.at + r * x.stride, splat(1), 0, y.columns * L, counts(s, v[1], COLUMN_TIMES),
-                        here ? here + r * L : 0);
+                        here ? here + r * L : 0, y.spare);
         break;
     }
     case SOFTMAX_BACK: {

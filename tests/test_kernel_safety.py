@@ -111,10 +111,10 @@ OTHERS = (
     Build("middle", ("-DWIDTH=32",)),
     Build("middle lanes", ("-DWIDTH=32", "-DLANES=8")),
     Build("narrow lanes", ("-DWIDTH=16", "-DLANES=4")),
-    Build("wide lanes", ("-DWIDTH=64", "-DLANES=8")),
     Build("full lanes", ("-DWIDTH=64", "-DLANES=16")),
     Build("double", ("-DWIDTH=128", "-DDOUBLE")),
     Build("narrow double", ("-DWIDTH=16", "-DDOUBLE")),
+    Build("double lanes", ("-DWIDTH=64", "-DDOUBLE", "-DLANES=8")),
 )
 
 

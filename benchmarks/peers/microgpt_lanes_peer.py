@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 class Training(microgpt_peer.Training):
     """The same run in every lane, each with documents of its own: lane k begins k documents on."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
+    def open(self) -> None:
         self.runs = self.fast.most_runs
         self.state = self.fast.open(self.runs)
-        self.reset()
 
     def reset(self) -> None:
         super().reset()

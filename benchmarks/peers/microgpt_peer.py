@@ -52,9 +52,13 @@ class Training:
         self.docs = [tuple(row[: n + 1]) for row, n in zip(problem.tokens.tolist(), lengths)]
         self.batch = problem.batch
         self.fast, run = compiled(problem.weights, problem.batch)
-        self.state = self.fast.open(threads=peers.threads())
+        self.open()
         self.weights = in_order(run, problem.weights)
         self.reset()
+
+    def open(self) -> None:
+        self.runs = 1  # that a step trains
+        self.state = self.fast.open(threads=peers.threads())
 
     def reset(self) -> None:
         self.state.load(0, self.weights, None)
