@@ -27,6 +27,13 @@ PATIENT = 15_000  # ms: what is expected may come late; a test of speed says its
 sync_api.expect.set_options(timeout=PATIENT)
 
 
+def stop_takes() -> float:
+    """Seconds that Stop may take until the page says so: two, and one for the test itself; more on a
+    machine on which more wants to run than there are processors."""
+    waiting = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1
+    return 3 * max(1, waiting)
+
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Python's own file server, with the page in a folder and nothing above it."""
 

@@ -11,7 +11,7 @@ import pytest
 
 from microgpt import source as file
 
-from .conftest import ROOT, Open, Visit
+from .conftest import ROOT, Open, Visit, stop_takes
 
 expect: Any = pytest.importorskip("playwright.sync_api").expect
 
@@ -185,7 +185,7 @@ def test_an_endless_loop_is_stopped_and_the_edit_is_kept(visit: Visit) -> None:
     expect(
         page.get_by_text("Stopped. The edit is still here; it did not finish within").first
     ).to_be_visible()
-    assert time.monotonic() - started < 3  # two seconds, and the test's own on a busy machine
+    assert time.monotonic() - started < stop_takes()
     visit.ready()
     assert "while True: pass" in program(page)
     expect(page.get_by_text("It has not run again.")).to_be_visible()
@@ -250,7 +250,7 @@ def test_an_endless_loop_that_only_sampling_meets_is_stopped_as_soon(
     page.get_by_role("button", name="Stop it").first.click()
     told = re.compile(r"Stopped\. .+ did not finish within")
     expect(page.get_by_text(told).first).to_be_visible(timeout=20_000)
-    assert time.monotonic() - started < 3  # two seconds, and the test's own on a busy machine
+    assert time.monotonic() - started < stop_takes()
     assert loop in program(page)
 
 

@@ -13,7 +13,7 @@ from test_exercises import RIGHT, WRONG, edited
 from microgpt import source as file
 from microgpt.lessons import exercises
 
-from .conftest import Open, Visit
+from .conftest import Open, Visit, stop_takes
 from .walk import (
     CHAPTERS,
     DASH,
@@ -787,7 +787,7 @@ def test_an_endless_loop_is_ended_and_the_edit_is_kept(visit: Visit) -> None:
     stop.click(timeout=20_000)
     started = time.monotonic()
     expect(one.locator(".problem")).to_contain_text("Stopped.")
-    assert time.monotonic() - started < 3  # two seconds, and the test's own on a busy machine
+    assert time.monotonic() - started < stop_takes()
     expect(one.locator(".cm-line", has_text="while True: pass  # for ever")).to_be_visible()
     visit.live()
     drawn = figure(page, "matrix")
