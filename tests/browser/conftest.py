@@ -28,8 +28,8 @@ sync_api.expect.set_options(timeout=PATIENT)
 
 
 def stop_takes() -> float:
-    """Seconds that Stop may take until the page says so: two, and one for the test itself; more on a
-    machine on which more wants to run than there are processors."""
+    """Seconds that Stop may take until the page says so: two, and one for the test itself; more on
+    a machine where more wants to run than there are processors."""
     waiting = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1
     return 3 * max(1, waiting)
 
