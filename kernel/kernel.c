@@ -209,31 +209,40 @@ INLINE vec v_pow(vec x, vec p) {
 enum { ALL, LOWER, LOWER_LEFT, UPPER_LEFT }; /* LOWER: of the product only columns up to the row are wanted;
    LOWER_LEFT, UPPER_LEFT: the left matrix is zero right, or left, of its diagonal */
 
-/* `rows` rows and `vectors` vectors of columns, held in registers while k runs. */
-#define TILE(rows, vectors)                                                                                     \
-    INLINE void tile_##rows##_##vectors(long inner, const real *a, long a_row, long a_k, const real *b, long b_k, \
-                                        long b_step, const real *from, long from_row, real *c, long c_row, long last,        \
-                                        const whole *valid) {                                                   \
-        vec sum[rows][vectors];                                                                                 \
-        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < vectors; j++)                          \
-            sum[i][j] = from ? load(from + i * from_row + j * W) : splat(0);                                    \
-        for (long k = 0; k < inner; k++) {                                                                      \
-            vec row[vectors];                                                                                   \
-            UNROLL for (int j = 0; j < vectors; j++) row[j] = load(b + k * b_k + j * b_step);                   \
-            ivec in = {0};                                                                                      \
-            if (L > 1 && valid) {                                                                               \
-                in = lanes_in(valid + k * L);                                                                   \
-                UNROLL for (int j = 0; j < vectors; j++) row[j] = only(in, row[j]);                             \
-            }                                                                                                   \
-            UNROLL for (int i = 0; i < rows; i++) {                                                             \
-                vec cell = spread(a + i * a_row + k * a_k);                                                     \
-                if (L > 1 && valid) cell = only(in, cell);                                                      \
-                UNROLL for (int j = 0; j < vectors; j++) sum[i][j] += cell * row[j];                            \
-            }                                                                                                   \
+/* `rows` rows and `vectors` vectors of columns, held in registers while k runs. Where they are few, several k are done
+   at once, each for a sum of its own: an addition need not wait for the one before it. */
+#define ADD_ONE(rows, vectors, k, part) {                                                                       \
+        vec row[vectors];                                                                                       \
+        UNROLL for (int j = 0; j < vectors; j++) row[j] = load(b + (k) * b_k + j * b_step);                     \
+        ivec in = {0};                                                                                          \
+        if (L > 1 && valid) {                                                                                   \
+            in = lanes_in(valid + (k) * L);                                                                     \
+            UNROLL for (int j = 0; j < vectors; j++) row[j] = only(in, row[j]);                                 \
         }                                                                                                       \
         UNROLL for (int i = 0; i < rows; i++) {                                                                 \
-            UNROLL for (int j = 0; j < vectors - 1; j++) store(c + i * c_row + j * W, sum[i][j]);               \
-            store_part(c + i * c_row + (vectors - 1) * W, sum[i][vectors - 1], last);                           \
+            vec cell = spread(a + i * a_row + (k) * a_k);                                                       \
+            if (L > 1 && valid) cell = only(in, cell);                                                          \
+            UNROLL for (int j = 0; j < vectors; j++) sum[part][i][j] += cell * row[j];                          \
+        }                                                                                                       \
+    }
+#define TILE(rows, vectors)                                                                                     \
+    INLINE void tile_##rows##_##vectors(long inner, const real *a, long a_row, long a_k, const real *b, long b_k, \
+                                        long b_step, const real *from, long from_row, real *c, long c_row, long last, \
+                                        const whole *valid) {                                                   \
+        enum { PARTS = rows * vectors <= 2 ? 4 : rows * vectors <= 4 ? 2 : 1 };                                 \
+        vec sum[PARTS][rows][vectors] = {{{{0}}}};                                                              \
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < vectors; j++)                          \
+            if (from) sum[0][i][j] = load(from + i * from_row + j * W);                                         \
+        long k = 0;                                                                                             \
+        for (; k + PARTS <= inner; k += PARTS)                                                                  \
+            UNROLL for (int part = 0; part < PARTS; part++) ADD_ONE(rows, vectors, k + part, part)              \
+        for (; k < inner; k++) ADD_ONE(rows, vectors, k, 0)                                                     \
+        UNROLL for (int part = 1; part < PARTS; part++)                                                         \
+            UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < vectors; j++)                      \
+                sum[0][i][j] += sum[part][i][j];                                                                \
+        UNROLL for (int i = 0; i < rows; i++) {                                                                 \
+            UNROLL for (int j = 0; j < vectors - 1; j++) store(c + i * c_row + j * W, sum[0][i][j]);            \
+            store_part(c + i * c_row + (vectors - 1) * W, sum[0][i][vectors - 1], last);                        \
         }                                                                                                       \
     }
 #if LANES > 1 && (defined(__AVX512VL__) || defined(__aarch64__)) /* there are 32 registers, and not 16 */
@@ -295,11 +304,12 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
     columns *= L;
     long step = L > 1 ? b_column : W; /* from one vector of b's columns to the next: they are cells, in lanes */
     int large = rows * columns > 8192; /* it does not stay in the nearest cache */
+    int copied = L == 1 && (b_column != 1 || (rows >= 24 && b_k > 2 * W));
     for (long j = 0; j < columns; j += MOST * W) {
         long wide = least(columns - j, MOST * W), vectors = (wide + W - 1) / W, stride = b_k;
         long last = spare ? W : wide - (vectors - 1) * W;
         const real *side = b + j / L * b_column;
-        if (L == 1 && (b_column != 1 || (rows >= 24 && b_k > 2 * W))) {
+        if (copied) {
             stride = vectors * W;
             if (b_column != 1) {
                 long k = 0;
@@ -316,7 +326,8 @@ static void product(long rows, long columns, long inner, const real *a, long a_r
         }
         /* as many rows at a time as registers hold, in parts of about the same size */
         static const long most[] = {0, 8, 6, 4, 4};
-        long parts = (rows + most[vectors] - 1) / most[vectors], tall = (rows + parts - 1) / parts, asked = 0;
+        long parts = 1, tall = rows, asked = 0;
+        if (rows > most[vectors]) parts = (rows + most[vectors] - 1) / most[vectors], tall = (rows + parts - 1) / parts;
         for (long i = shape == LOWER ? j / L / tall * tall : 0; i < rows; i += tall) {
             long now = least(tall, rows - i), first = 0, end = inner;
             if (shape == LOWER_LEFT) end = least(inner, i + now);
@@ -576,7 +587,17 @@ static void attend(const scene *s, const int32_t *v) {
     matrix k = rows_of_view(s, v[2], 0), x = rows_of_view(s, v[3], 0); /* a last row, too, reads all before it */
     if (v[5] >= 0) bias = view(s, v[5]);
     vec scale = scalar(s, v[6]);
-    int causal = v[7] && !s->last;
+    if (s->last) { /* one row, so there is nothing that a product could share out */
+        for (long t = 0; t < k.rows; t++) p.at[t] = row_dot(q.at, k.at + t * k.stride, q.columns, 0)[0];
+        softmax_row(p.at, p.at, scale, bias.at, k.rows, 0, 0, p.spare);
+        for (long c = 0; c < x.columns; c += W) {
+            vec sum = splat(0);
+            for (long t = 0; t < k.rows; t++) sum += splat(p.at[t]) * load(x.at + t * x.stride + c);
+            put(o.at + c, sum, x.columns - c, 0);
+        }
+        return;
+    }
+    int causal = v[7];
     const whole *valid = causal ? 0 : counts(s, v[4], COLUMN_TIMES);
     product(q.rows, k.rows, q.columns, q.at, q.stride, L, k.at, L, k.stride, 0, 0, p.at, p.stride, causal ? LOWER : ALL,
             p.spare, s->scratch, 0);
