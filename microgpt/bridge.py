@@ -1,11 +1,13 @@
 """What the page asks of Python: plain data in, plain data out; no HTML, no HTTP.
 
-`call(name, arguments)` is the whole door: JSON in, JSON out. It never raises: whatever goes wrong
-is an answer, `{"error": {"message", "line", "kind"}}`, in words that a reader can use. The kinds
-are `run` (the source is at fault, at that line) and `user` (something asked for cannot be).
+`call(name, arguments)` is the whole door: JSON in, JSON out, and beside it a parcel of bytes where
+a call says so. It never raises: whatever goes wrong is an answer, `{"error": {"message", "line",
+"kind"}}`, in words that a reader can use. The kinds are `run` (the source is at fault, at that
+line) and `user` (something asked for cannot be).
 
 `python -m microgpt.bridge record FILE` runs the file and writes the recording that the page plays
-before Python is there, and beside it the trained model, which the page goes on with.
+before Python is there, and beside it the trained model, which the page goes on with, and the run at
+its beginning, which the page's kernel trains before Python is there.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ Plain = dict[str, Any]
 MOST, SIBLINGS = 24, 8  # how much of each function call, and of calls in a row, the page shows
 HELD_OUT = 50  # documents that the page measures a running model on
 TRAINED = "trained.safetensors"  # beside the recording: the run that it shows
+FIRST = "first.pack"  # beside it: the same run at its beginning, for the page's kernel
 DIGITS = 6  # significant digits of every number that travels
 LARGEST_RECORDED = 512  # cells of a matrix, other than a tensor, that the recording keeps
 
@@ -458,8 +461,18 @@ def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> tuple[Pla
     return recording, checkpoint.dumps(run)
 
 
+def first() -> bytes:
+    """The run of the file that the page trains before Python is there."""
+    from microgpt.live import Packer
+
+    packed = Packer().pack(file.ORIGINAL, _corpus("names"))
+    assert packed is not None
+    return packed
+
+
 def main(arguments: list[str]) -> int:
-    """`record FILE`: write the recording, as deflated JSON, and the checkpoint beside it."""
+    """`record FILE`: write the recording, as deflated JSON, and beside it the checkpoint and what
+    the page's kernel begins with."""
     if len(arguments) != 2 or arguments[0] != "record":
         print("usage: python -m microgpt.bridge record FILE", file=sys.stderr)
         return 2
@@ -470,6 +483,7 @@ def main(arguments: list[str]) -> int:
     path = Path(arguments[1])
     path.write_bytes(packed)
     path.with_name(TRAINED).write_bytes(trained)
+    path.with_name(FIRST).write_bytes(first())
     print(f"{path.name}: {len(packed):,} bytes ({len(text):,} before packing)")
     return 0
 
