@@ -104,7 +104,7 @@ export class Trainer {
   /** Packs the newest wish, unless it was or Python is at it. */
   async pump(): Promise<void> {
     const wish = this.#wish;
-    if (this.#packing || wish === null || same(wish, this.#packed)) return;
+    if (this.#packing || this.#held || wish === null || same(wish, this.#packed)) return;
     if (this.#first && same(wish, this.#first.wish)) {
       this.#packed = wish;
       this.#ended = null;
@@ -174,6 +174,7 @@ export class Trainer {
     this.#running = { wish: held.wish, id, since: performance.now() };
     this.#wishes.set(id, held.wish);
     this.#wishes.delete(id - FOLLOWED);
+    void this.pump(); // the next one is packed while this one is trained
   }
 
   #onReport(report: Report): void {
