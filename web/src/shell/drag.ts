@@ -60,6 +60,10 @@ export function turned(text: string, steps: number): string {
   const plain = text.replaceAll("_", "");
   const [mantissa = "", power] = plain.toLowerCase().split("e");
   const end = power === undefined ? "" : `e${power}`;
+  if (power !== undefined && /^[1-9]$/.test(mantissa)) {
+    const place = Number(power) * 9 + Number(mantissa) - 1 + steps; // 9e-5 is followed by 1e-4
+    return `${place - Math.floor(place / 9) * 9 + 1}e${Math.floor(place / 9)}`;
+  }
   const places = mantissa.split(".")[1]?.length ?? 0;
   let value = Number(mantissa);
   if (!Number.isFinite(value)) return text;

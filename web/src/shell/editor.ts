@@ -202,6 +202,7 @@ function dragNumbers(onDrag: (begins: boolean) => void): Extension {
           if (Math.abs(pixels) < CLICK) return;
           moved = true;
           view.dom.classList.add("cm-turning");
+          view.dispatch({ selection: { anchor: found.from } }); // where undo will lead back to
           onDrag(true);
         }
         const insert = turned(found.text, stepsOf(pixels));
