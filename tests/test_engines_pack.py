@@ -1,4 +1,4 @@
-"""Packs: what the page's kernel is given is what the fast engine trains, whatever was packed before."""
+"""Packs: given to the kernel they are the fast engine's runs, whatever was packed before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from microgpt.errors import LeavesContract, MicrogptError
 from microgpt.live import Packer
 from microgpt.run import Run
 from microgpt.source import ORIGINAL
-
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs hypothesis")
 st = hypothesis.strategies
