@@ -17,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 help: ## show this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-run: site kernel ## set up everything, build the page, open the explainer
+run: site ## set up everything, build the page, open the explainer
 	@$(BIN)/microgpt
 
 test: check site $(VENV)/torch $(VENV)/zig chromium ## run every check there is
@@ -30,7 +30,7 @@ check: $(VENV)/dev $(VENV)/node ## check style and types only
 	@$(BIN)/mypy
 	@$(BIN)/python web/scripts/build.py --check
 
-site: $(VENV)/node ## build the page into microgpt/site/built
+site: kernel $(VENV)/node ## build the page into microgpt/site/built
 	@$(BIN)/python web/scripts/build.py
 
 kernel: $(VENV)/zig ## build the fast engine into microgpt/engines/built

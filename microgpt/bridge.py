@@ -1,16 +1,19 @@
 """What the page asks of Python: plain data in, plain data out; no HTML, no HTTP.
 
-`call(name, arguments)` is the whole door: JSON in, JSON out. It never raises: whatever goes wrong
-is an answer, `{"error": {"message", "line", "kind"}}`, in words that a reader can use. The kinds
-are `run` (the source is at fault, at that line) and `user` (something asked for cannot be).
+`call(name, arguments)` is the whole door: JSON in, JSON out, and beside it a parcel of bytes where
+a call says so. It never raises: whatever goes wrong is an answer, `{"error": {"message", "line",
+"kind"}}`, in words that a reader can use. The kinds are `run` (the source is at fault, at that
+line) and `user` (something asked for cannot be).
 
 `python -m microgpt.bridge record FILE` runs the file and writes the recording that the page plays
-before Python is there, and beside it the trained model, which the page goes on with.
+before Python is there, and beside it the trained model, which the page goes on with, and the run at
+its beginning, which the page's kernel trains before Python is there.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import math
 import platform
@@ -18,23 +21,28 @@ import random
 import sys
 import time
 import zlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from microgpt import __version__, checkpoint, data
 from microgpt import source as file
-from microgpt.errors import MicrogptError
+from microgpt.errors import LeavesContract, MicrogptError
 from microgpt.lessons import exercises, instruments
 from microgpt.lessons.instruments import Models, principal_axes
-from microgpt.run import Run
+from microgpt.run import Run, about
 from microgpt.xray import finite, thin, xray
+
+if TYPE_CHECKING:
+    from microgpt.live import Packer
 
 Plain = dict[str, Any]
 
 MOST, SIBLINGS = 24, 8  # how much of each function call, and of calls in a row, the page shows
 HELD_OUT = 50  # documents that the page measures a running model on
 TRAINED = "trained.safetensors"  # beside the recording: the run that it shows
+FIRST = "first.pack"  # beside it: the same run at its beginning, for the page's kernel
 DIGITS = 6  # significant digits of every number that travels
 LARGEST_RECORDED = 512  # cells of a matrix, other than a tensor, that the recording keeps
 
@@ -48,6 +56,8 @@ class Session:
         self.text = ""
         self.axes: list[list[float]] = []  # of the last picture of the embeddings
         self.adopted: bytes | None = None  # the checkpoint that came with the page
+        self.parcel: bytes | None = None  # bytes that came with a question, or go with an answer
+        self.packer: Packer | None = None  # lays runs out for the page's kernel
         self.models: Models | None = None  # what the walk's instruments look at
 
     # ---- The file and its x-ray ----
@@ -97,7 +107,7 @@ class Session:
         """A new run of a source; the one before it is forgotten."""
         self.run, self.sampling, self.axes = None, None, []
         self.run = Run(source, _corpus(data), seed=seed)
-        return _about(self.run)
+        return about(self.run)
 
     def adopt(self, base64_text: str) -> Plain:
         """Go on with a run that was trained elsewhere: a checkpoint of the original file."""
@@ -105,7 +115,48 @@ class Session:
         self.run, self.sampling, self.axes = None, None, []
         self.run = checkpoint.loads(content, name="The model that came with the page")
         self.models, self.adopted = None, content
-        return _about(self.run)
+        return about(self.run)
+
+    def pack(
+        self,
+        source: str,
+        data: str = "names",
+        seed: int = 42,
+        seeds: list[int] | None = None,
+        lanes: int = 1,
+        most: int | None = None,
+    ) -> Plain:
+        """A run of a source for the page's kernel, which is this answer's parcel.
+
+        Returns:
+            `refused`: a sentence why the kernel cannot train it, else None; `large`: whether it was
+            not tried because the model has more than `most` weights.
+        """
+        from microgpt.live import Packer  # when it is first asked for: Python starts sooner
+
+        self.packer = self.packer or Packer()
+        runs = [seed] if seeds is None else seeds
+        try:
+            self.parcel = self.packer.pack(source, _corpus(data), runs, lanes=lanes, most=most)
+        except LeavesContract as why:
+            what = "This program" if source == file.ORIGINAL else "This edit"
+            sentence = f"{what} is trained by Python itself, which is slower: {why.message}."
+            return {"refused": sentence, "large": False}
+        return {"refused": None, "large": self.parcel is None}
+
+    def take(self, source: str, data: str, seed: int, step: int, losses: list[float]) -> Plain:
+        """Go on with a run that the page's kernel has trained: its weights and moments are this
+        question's parcel, 4 bytes a number, each weight with its two moments.
+        """
+        run = Run(source, _corpus(data), seed=seed)
+        found = _parts(self.parcel, [w.shape for w in run.named_weights().values()], 3)
+        run.take(step, losses, [w for w, _, _ in found], [(m, v) for _, m, v in found])
+        self.run, self.sampling = run, None
+        return about(run)
+
+    def documents(self, data: str = "names") -> Plain:
+        """All documents of a corpus, so that the page can say of a sample that it is one."""
+        return {"documents": list(_corpus(data).docs)}
 
     def advance(self, budget_ms: float = 30, max_steps: int = 1_000_000) -> Plain:
         """As many training steps as fit into a time, at least one; none when the run is
@@ -133,16 +184,24 @@ class Session:
         texts = run.sample(n, temperature=temperature, seed=seed, prefix=prefix)
         return {"step": run.step, "texts": texts, "known": [run.knows(text) for text in texts]}
 
-    def peek(self, doc: str) -> Plain:
+    def peek(self, doc: str, step: int | None = None) -> Plain:
         """The running model seen through one text: who attends to whom, and where the tokens
-        lie.
+        lie. With a step it is seen as it was then: its weights are this question's parcel, 4 bytes
+        a number.
         """
         run = self._run()
+        params, moments = run.params, run.moments
+        if step is not None:
+            params, moments = copy.deepcopy(params), None
+            shapes = [w.shape for w in run.named_weights().values()]
+            for w, (rows,) in zip(run.namespace["leaves"](params), _parts(self.parcel, shapes, 1)):
+                w.data = rows
+        step = run.step if step is None else step
         record = xray(
-            run.source, doc, vocab=run.vocab, params=run.params, start=min(run.step, (run.steps or
-            1) - 1), steps=run.steps, moments=run.moments, siblings=64,
+            run.source, doc, vocab=run.vocab, params=params, start=min(step, (run.steps or 1) - 1),
+            steps=run.steps, moments=moments, siblings=64,
         )  # fmt: skip
-        return thin({"step": run.step, "tokens": record["tokens"]} | self._seen(record), DIGITS)
+        return thin({"step": step, "tokens": record["tokens"]} | self._seen(record), DIGITS)
 
     def _seen(self, record: Plain) -> Plain:
         """Attention and embeddings of a recorded step, found by their names and shapes."""
@@ -254,23 +313,26 @@ class Session:
 
 
 CALLS = (
-    "boot", "check", "set_knob", "xray", "start", "adopt", "advance", "measure", "samples", "peek",
-    "checkpoint", "sample_start", "sample_next", "instrument", "exercise", "link", "unlink",
+    "boot", "check", "set_knob", "xray", "start", "adopt", "pack", "take", "documents", "advance",
+    "measure", "samples", "peek", "checkpoint", "sample_start", "sample_next", "instrument",
+    "exercise", "link", "unlink",
 )  # fmt: skip
 _session = Session()
 
 
-def call(name: str, arguments: str = "{}") -> str:
+def call(name: str, arguments: str = "{}", parcel: bytes | None = None) -> str:
     """Answer one question of the page.
 
     Args:
         name: one of `CALLS`.
         arguments: a JSON object of that call's arguments.
+        parcel: bytes that come with the question, where it says so.
 
     Returns:
         JSON: `{"ok": answer}` or `{"error": {"message", "line", "kind"}}`. Numbers that JSON cannot
         hold are the texts "nan", "inf" and "-inf".
     """
+    _session.parcel = parcel
     try:
         if name not in CALLS:
             raise MicrogptError(f"The page asked for {name}, which this version does not know.")
@@ -287,6 +349,30 @@ def call(name: str, arguments: str = "{}") -> str:
         told = file.explain(error, file.ORIGINAL)
         answer = {"error": {"message": told.message, "line": told.line, "kind": "run"}}
     return json.dumps(finite(answer), allow_nan=False, separators=(",", ":"))
+
+
+def parcel() -> bytes | None:
+    """The bytes that come with the last answer, if there are any; they are given once."""
+    content, _session.parcel = _session.parcel, None
+    return content
+
+
+def _parts(
+    content: bytes | None, shapes: list[tuple[int, int]], parts: int
+) -> list[list[list[list[float]]]]:
+    """Matrices from a parcel, so many of each shape."""
+    numbers = array("f", content or b"")
+    if len(numbers) != parts * sum(rows * columns for rows, columns in shapes):
+        raise MicrogptError("The trained weights that arrived are of another program.")
+    found: list[list[list[list[float]]]] = []
+    at = 0
+    for rows, columns in shapes:
+        found.append([])
+        for _ in range(parts):
+            flat = numbers[at : at + rows * columns].tolist()
+            found[-1].append([flat[i : i + columns] for i in range(0, len(flat), columns)])
+            at += rows * columns
+    return found
 
 
 def _outline(source: str) -> Plain:
@@ -310,15 +396,6 @@ def _corpus(name: str) -> data.Corpus:
             _corpora.clear()
         _corpora[name] = data.load(name)
     return _corpora[name]
-
-
-def _about(run: Run) -> Plain:
-    return {
-        "parameters": run.parameters, "train_docs": len(run.train_docs),
-        "held_out_docs": len(run.held_out_docs),
-        "vocab": run.vocab, "step": run.step, "steps": run.steps, "batch": run.batch, "lr": run.lr,
-        "baseline": run.baseline, "data": run.corpus.name, "seed": run.seed, "context": run.context,
-    }  # fmt: skip
 
 
 def _heads_per_layer(record: Plain) -> int:
@@ -384,8 +461,18 @@ def record(doc: str = "anna", snapshots: int = 10, digits: int = 3) -> tuple[Pla
     return recording, checkpoint.dumps(run)
 
 
+def first() -> bytes:
+    """The run of the file that the page trains before Python is there."""
+    from microgpt.live import Packer
+
+    packed = Packer().pack(file.ORIGINAL, _corpus("names"))
+    assert packed is not None
+    return packed
+
+
 def main(arguments: list[str]) -> int:
-    """`record FILE`: write the recording, as deflated JSON, and the checkpoint beside it."""
+    """`record FILE`: write the recording, as deflated JSON, and beside it the checkpoint and what
+    the page's kernel begins with."""
     if len(arguments) != 2 or arguments[0] != "record":
         print("usage: python -m microgpt.bridge record FILE", file=sys.stderr)
         return 2
@@ -396,6 +483,7 @@ def main(arguments: list[str]) -> int:
     path = Path(arguments[1])
     path.write_bytes(packed)
     path.with_name(TRAINED).write_bytes(trained)
+    path.with_name(FIRST).write_bytes(first())
     print(f"{path.name}: {len(packed):,} bytes ({len(text):,} before packing)")
     return 0
 

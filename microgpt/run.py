@@ -8,12 +8,13 @@ and then makes the weights, and everything after that is decided.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -126,18 +127,26 @@ class Run:
         self.batch = _whole(in_force.get("batch"))
         self.lr = in_force.get("lr")
         defaults = _defaults(self.namespace["init"])
-        given = _checked(_given(**sizes), defaults, "init", source)
-        self.sizes = _numbers(defaults) | given
+        self._given = _checked(_given(**sizes), defaults, "init", source)
+        self._vocab = vocab
+        self.sizes = _numbers(defaults) | self._given
         _possible(self.sizes)
 
+        self._begin()
+        self._documents = frozenset(self.corpus.docs)
+        self._plain: bool | None = None  # whether its train is the file's, once that was asked
+        self.use(engine)
+
+    def _begin(self) -> None:
+        """Order the documents, and make the first weights."""
         learn, self.held_out_docs = data.split(self.corpus.docs)
-        rng = random.Random(seed)
+        rng = random.Random(self.seed)
         self.train_docs = list(learn)
         rng.shuffle(self.train_docs)
         try:
-            self.vocab = self._tokens() if vocab is None else vocab
+            self.vocab = self._tokens() if self._vocab is None else self._vocab
             _bearable(self.sizes, len(self.vocab))
-            self._params: Any = self.namespace["init"](rng, len(self.vocab), **given)
+            self._params: Any = self.namespace["init"](rng, len(self.vocab), **self._given)
             self._weights: list[Any] = self.namespace["leaves"](self._params)
             kept = "moments" in _parameters(self.namespace["train"])
             self._moments: list[tuple[Matrix, Matrix]] | None = (
@@ -148,11 +157,38 @@ class Run:
             raise self._in_words(error) from error
         self.step = 0
         self.losses: list[float] = []
-        self._documents = frozenset(self.corpus.docs)
         self._whole = True  # False only while a step is under way, or after a step that was torn
         self._generator: Iterator[Any] | None = None
         self._compiled: _Compiled | None = None
-        self.use(engine)
+
+    def again(
+        self,
+        source: str | None = None,
+        values: Mapping[tuple[str, str], float] | None = None,
+        seed: int | None = None,
+    ) -> Run:
+        """The same program from its beginning, with other numbers.
+
+        Args:
+            source: its text, which differs from this one's in nothing but numeric defaults of
+                `init`, and of `train` those that its schedule is told.
+            values: those defaults by function and name. The functions of both runs have them then.
+            seed: another seed.
+        """
+        run = copy.copy(self)
+        run.source = self.source if source is None else source
+        run.seed = self.seed if seed is None else seed
+        for name in ("train", "init") if values else ():
+            _redefine(
+                self.namespace[name], {n: x for (f, n), x in (values or {}).items() if f == name}
+            )
+        in_force = _numbers(_defaults(run.namespace["train"])) | run._training
+        run.steps, run.batch = _whole(in_force.get("steps")), _whole(in_force.get("batch"))
+        run.lr = in_force.get("lr")
+        run.sizes = _numbers(_defaults(run.namespace["init"])) | run._given
+        _possible(run.sizes)
+        run._begin()
+        return run
 
     def _tokens(self) -> list[str]:
         tokens = self.namespace["vocabulary"](self.corpus.docs)
@@ -286,7 +322,9 @@ class Run:
 
         if self.context is None:
             raise LeavesContract("it has no limit to the tokens that it reads at once")
-        if plain(self.source):
+        if self._plain is None:
+            self._plain = plain(self.source)
+        if self._plain:
             assert self.steps is not None and self.batch is not None and self.lr is not None
             return Schedule(self.train_docs, ids, self.batch, self.steps, self.lr, self.step)
         if self.step and not self.resumable:
@@ -416,6 +454,34 @@ class Run:
         if self.lr is None:
             return ": a lower learning rate keeps it in range"
         return f": try a learning rate lower than {self.lr:g}"
+
+    def take(
+        self,
+        step: int,
+        losses: Sequence[float],
+        weights: Sequence[Matrix],
+        moments: Sequence[tuple[Matrix, Matrix]] | None,
+    ) -> None:
+        """Go on from where the same program was trained to elsewhere.
+
+        Args:
+            step: steps done there.
+            losses: one for each of them.
+            weights, moments: in the order of `leaves`.
+
+        Raises:
+            MicrogptError: they are of another shape than this program's.
+        """
+        shapes = [(len(w.data), len(w.data[0])) for w in self._weights]
+        if [(len(rows), len(rows[0])) for rows in weights] != shapes or len(losses) != step:
+            raise MicrogptError("These weights are of another program than this one.")
+        self._generator = None
+        self.step, self.losses = step, list(losses)
+        for w, rows in zip(self._weights, weights):
+            w.data, w.grad = [list(row) for row in rows], []
+        for kept, new in zip(self._moments or [], moments or []):
+            for rows, fresh in zip(kept, new, strict=True):
+                rows[:] = [list(row) for row in fresh]
 
     def _copy(self) -> _Moment:
         weights = [[row[:] for row in w.data] for w in self._weights]
@@ -696,6 +762,16 @@ class _Compiled:
         return total / count
 
 
+def about(run: Run) -> dict[str, Any]:
+    """What the page is told of a run."""
+    return {
+        "parameters": run.parameters, "train_docs": len(run.train_docs),
+        "held_out_docs": len(run.held_out_docs),
+        "vocab": run.vocab, "step": run.step, "steps": run.steps, "batch": run.batch, "lr": run.lr,
+        "baseline": run.baseline, "data": run.corpus.name, "seed": run.seed, "context": run.context,
+    }  # fmt: skip
+
+
 def spelled(vocab: list[str], most: int = 60) -> str:
     """The tokens of a vocabulary in a row, for a sentence; the line break left out, a long one cut
     short."""
@@ -716,6 +792,17 @@ def _defaults(function: Any) -> dict[str, Any]:
         for name, parameter in _parameters(function).items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
+
+
+def _redefine(function: Any, values: Mapping[str, float]) -> None:
+    """Give parameters of a function other defaults."""
+    names = [n for n, p in _parameters(function).items() if p.kind in _POSITIONAL]
+    kept = function.__defaults__ or ()
+    names = names[len(names) - len(kept) :]
+    function.__defaults__ = tuple(values.get(n, x) for n, x in zip(names, kept, strict=True))
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _given(**values: float | None) -> dict[str, float]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "microgpt"
 CORE = {
-    "gpt", "errors", "source", "data", "engines", "run", "xray", "checkpoint", "lessons", "bridge",
+    "gpt", "errors", "source", "data", "engines", "run", "xray", "checkpoint", "lessons", "live",
+    "bridge",
 }  # fmt: skip
 BUILD = {"parse.py", "facts.py", "listing.py", "__main__.py"}  # of lessons: the browser has none
 ALLOWED = {
@@ -21,7 +22,18 @@ ALLOWED = {
     "xray": {"errors", "source"},
     "checkpoint": {"errors", "source", "data", "run"},
     "lessons": {"errors", "source", "data", "run", "xray", "checkpoint", "lessons"},
-    "bridge": {"errors", "source", "data", "run", "xray", "checkpoint", "lessons", "__init__"},
+    "live": {"errors", "source", "data", "engines", "run"},
+    "bridge": {
+        "errors",
+        "source",
+        "data",
+        "run",
+        "xray",
+        "checkpoint",
+        "lessons",
+        "live",
+        "__init__",
+    },
     "site": {"errors", "site"},
     "__init__": {"errors", "source", "data", "run", "checkpoint"},
 }

@@ -16,7 +16,10 @@ const pyodide = dirname(createRequire(import.meta.url).resolve("pyodide"));
 
 const RECORDING = "recording.json.gz"; // beside the page; the page checks that it is of the same file
 const TRAINED = "trained.safetensors"; // the run that the recording shows, to go on with
+const FIRST = "first.pack.gz"; // the same run at its beginning, for the kernel
+const KERNEL = join(here, "..", "microgpt", "engines", "built", "kernel.wasm"); // where there was a compiler
 const RECORDING_LIMIT = 60_000; // bytes: the page plays it before anything else has loaded
+const FIRST_LIMIT = 60_000; // bytes, likewise
 
 /** What the page may do: its own files, and WebAssembly. Nothing inline, nothing from another host. */
 const POLICY = [
@@ -65,6 +68,10 @@ function microgpt(mode: string): Plugin {
   const trained = needed(join(generated, TRAINED));
   if (recording.length > RECORDING_LIMIT)
     throw new Error(`The recording has ${recording.length} bytes, more than ${RECORDING_LIMIT}.`);
+  const kernel = existsSync(KERNEL) ? readFileSync(KERNEL) : null;
+  const first = gzipSync(needed(join(generated, "first.pack")), { level: 9 });
+  if (first.length > FIRST_LIMIT) throw new Error(`The first pack has ${first.length} bytes, more than ${FIRST_LIMIT}.`);
+  const kernelFile = kernel && `assets/kernel-${hash([kernel])}.wasm`;
   const version = /^version = "(.+)"$/m.exec(needed(join(here, "..", "pyproject.toml")).toString())![1];
   const { info: platform } = JSON.parse(needed(join(pyodide, "pyodide-lock.json")).toString());
   const sizes = Object.fromEntries(
@@ -78,6 +85,7 @@ function microgpt(mode: string): Plugin {
     config: () => ({
       define: {
         __PYTHON__: JSON.stringify({ folder, sizes, platform, version }),
+        __KERNEL__: JSON.stringify(kernelFile && { file: kernelFile, first: FIRST }),
       },
     }),
     generateBundle(_options, bundle) {
@@ -85,6 +93,10 @@ function microgpt(mode: string): Plugin {
         this.emitFile({ type: "asset", fileName: folder + name, source });
       this.emitFile({ type: "asset", fileName: RECORDING, source: recording });
       this.emitFile({ type: "asset", fileName: TRAINED, source: trained });
+      if (kernel && kernelFile) {
+        this.emitFile({ type: "asset", fileName: kernelFile, source: kernel });
+        this.emitFile({ type: "asset", fileName: FIRST, source: first });
+      }
       const bundled = Object.values(bundle).flatMap((part) =>
         part.type === "chunk" ? part.moduleIds.map(packageOf).filter((name) => name !== null) : [],
       );
@@ -97,6 +109,8 @@ function microgpt(mode: string): Plugin {
         const path = (request.url ?? "").split("?")[0]!.slice(1);
         if (path === RECORDING) return void response.end(recording);
         if (path === TRAINED) return void response.end(trained);
+        if (path === FIRST) return void response.end(first);
+        if (kernel && path === kernelFile) return void response.end(kernel);
         const file = path.startsWith(folder) && pythonFiles[path.slice(folder.length)];
         if (!file) return next();
         if (file.endsWith(".mjs")) response.setHeader("content-type", "text/javascript");

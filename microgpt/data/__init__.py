@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -161,7 +162,12 @@ def split(docs: Iterable[str], held_out: float = 0.1) -> tuple[tuple[str, ...], 
         raise MicrogptError(
             f"The share to hold out must be above 0 and below 1, such as 0.1, not {held_out!r}."
         )
-    docs = tuple(docs)
+    return _split(tuple(docs), held_out)
+
+
+@functools.lru_cache(maxsize=4)
+def _split(docs: tuple[str, ...], held_out: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The same; a page asks for the same documents at every edit."""
     place = {doc: _fraction(doc) for doc in docs}
     away = {doc for doc in place if place[doc] < held_out}
     if len(place) > 1 and not away:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from microgpt.engines.record import explained, refuse, unedited
 from microgpt.errors import LeavesContract
-from microgpt.source import FILENAME, execute
+from microgpt.source import FILENAME, ORIGINAL, Knob, execute, knobs, set_knob
 
 # What the function that moves a weight is given: each with its keyword or None, `w` for the weight,
 # `m` and `v` for its two moments, or `number`.
@@ -68,9 +68,27 @@ class Course(Protocol):
         """Give back the last of the steps that were taken last: they were not done."""
 
 
+NUMBERS = ("steps", "batch", "lr")  # of the file's train: `Schedule` is told them
+
+
 def plain(source: str) -> bool:
-    """Whether a source's `train` is the file's own."""
+    """Whether a source's `train` is the file's own, be it with other numbers."""
+    if unedited(source, "train") is None:
+        return True
+    for knob in knobs(ORIGINAL):
+        if knob.function == "train" and knob.name in NUMBERS:
+            own = next(
+                (k for k in knobs(source) if (k.function, k.name) == ("train", knob.name)), None
+            )
+            if own is not None and told(own):
+                source = set_knob(source, f"train.{knob.name}", knob.value)
     return unedited(source, "train") is None
+
+
+def told(knob: Knob) -> bool:
+    """Whether a number in the signature of `train` is one that `Schedule` can be told."""
+    whole = knob.name != "lr"
+    return not whole or (type(knob.value) is int and knob.value >= 1)
 
 
 class Schedule:

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "web"
 GENERATED = WEB / "generated"
 BUILT = ROOT / "microgpt" / "site" / "built"
+KERNEL = ROOT / "microgpt" / "engines" / "built" / "kernel.wasm"  # where there was a compiler
 
 
 class BuildError(Exception):
@@ -105,6 +106,7 @@ def inputs() -> list[Path]:
     return [
         *_walk(WEB, skipped),
         *_walk(ROOT / "microgpt", {*skipped, "site", "built"}),
+        KERNEL,
         ROOT / "pyproject.toml",
         ROOT / "LICENSE",
     ]
@@ -172,9 +174,9 @@ def install(node: str, npm: list[str]) -> None:
 def record() -> None:
     """Run the file and keep what the page plays until Python is there, if the core has changed."""
     target, stamp = GENERATED / "recording.deflate", GENERATED / "recording.stamp"
-    trained = GENERATED / "trained.safetensors"  # written beside it
+    beside = [GENERATED / name for name in ("trained.safetensors", "first.pack")]
     wanted = fingerprint(core()) + version()
-    there = target.is_file() and trained.is_file() and stamp.is_file()
+    there = all(file.is_file() for file in (target, stamp, *beside))
     if there and stamp.read_text() == wanted:
         return
     say("recording a run of gpt.py")

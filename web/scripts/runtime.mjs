@@ -12,11 +12,11 @@ import { loadPyodide } from "pyodide";
 const scripts = dirname(fileURLToPath(import.meta.url));
 const root = join(scripts, "..", "..");
 const HOME = "/home/pyodide"; // where the page unpacks the package
-// Not in the browser: the command, the server, the fast engine (not yet), and what only builds the lessons
-// (tests/test_architecture.py has its list).
+// Not in the browser: the command, the server, what calls the kernel from Python (the page does it by itself), and
+// what only builds the lessons (tests/test_architecture.py has its list).
 const LEFT_OUT = [
   "microgpt/cli.py", "microgpt/__main__.py", "microgpt/site/", "microgpt/lessons/chapters/",
-  "microgpt/engines/",
+  "microgpt/engines/fast.py", "microgpt/engines/kernel.py", "microgpt/engines/built/",
   ...["parse.py", "facts.py", "listing.py", "__main__.py", "glossary.md", "references.md", "made.md"].map((name) => `microgpt/lessons/${name}`),
 ];
 

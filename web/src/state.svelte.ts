@@ -1,12 +1,16 @@
 /** The page's one store. Data flows one way:
 
-      source, text, settings  ->  Python (check, x-ray, train, sample)  ->  plain data  ->  views
+      source, text, settings  ->  Python (check, x-ray, sample)  ->  plain data  ->  views
+                              ->  Python (pack)  ->  kernel (train)  ->
 
     Every question to Python carries what it was asked for; an answer to a question that is no longer
     the present one is dropped. Views read this store through props and never talk to Python. */
 
 import { count, plural } from "./format";
 import { Engine, EngineError } from "./engine/client";
+import { Kernel, type Report, type Snapshot } from "./kernel/client";
+import { Trainer, same, type Packed, type Wish } from "./kernel/trainer";
+import { Choice } from "./choice.svelte";
 import type { Progress, TrainEvent } from "./engine/client";
 import * as link from "./link";
 import type { Room } from "./link";
@@ -25,6 +29,15 @@ export interface Loss { step: number; loss: Num }
 /** flash: it lights up for a moment; select: the caret goes there; otherwise it is only brought into view. */
 export interface Goto { line: number; how: "flash" | "select" | "reveal" }
 
+/** A run that the kernel has trained; Python goes on with it when nothing changes any more. */
+interface Trained { wish: Wish; report: Report; losses: Loss[]; snapshots: Snapshot[]; taken: boolean }
+
+/** The run before a change. */
+export interface Before { losses: Loss[]; heldOut: Num | null }
+
+/** Who trained what is shown: the build, the kernel, or Python step by step. */
+export type By = "recording" | "kernel" | "python";
+
 /** How Python is. `share` is the part of its bytes that has arrived, 0 to 1, and 1 while it starts. */
 export type EngineState =
   | { kind: "loading"; share: number; restart: boolean }
@@ -41,6 +54,9 @@ const SAMPLES = 6;
 const MOST_PEEKS = 80;
 const MEASURING = "The measuring of the held-out loss";
 const SAMPLING = "The drawing of a few samples";
+const TRAINED_SOON = 600; // ms: so long the x-ray of an edit waits for its training
+const RESTED = 400; // ms after the last change, when Python takes over what was trained
+const FIRST_ALONE = 400; // ms: so long the first training has the machine for itself, before Python is started
 const KNOWN_PATIENCE = 1_700; // ms that Stop waits for a program that has been seen to finish its steps; a loop still ends in two seconds
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
@@ -55,6 +71,8 @@ export class Page {
   seed = $state(42);
   model = $state<Model>("run");
   measureEvery = $state(100);
+  /** Whether every change is trained at once. */
+  trainAsIEdit = new Choice("train as I edit", true);
   prefix = $state("");
   temperature = $state(1);
   sampleSeed = $state(7); // as in the recording
@@ -90,6 +108,21 @@ export class Page {
   /** Looks into the running model, oldest first. */
   peeks = $state.raw<Peek[]>([]);
   peek = $derived(this.peeks.at(-1) ?? null);
+  /** Who trained the run, and the seconds that it took the kernel. */
+  by = $state.raw<By>("recording");
+  seconds = $state.raw(0);
+  /** The run before the latest change, to compare with. */
+  before = $state.raw<Before | null>(null);
+  /** The pictures of the model are of the run before, or of the recording. */
+  peeksOf = $state.raw<"this" | "before" | "recording">("recording");
+  /** Why the kernel cannot train a program, and which. */
+  refusal = $state.raw<{ message: string; wish: Wish } | null>(null);
+  /** Why it trains nothing at all in this browser. */
+  unusable = $state.raw<string | null>(null);
+  /** What the training of the latest change waits for. */
+  trainingWaits = $state.raw<"python" | "drag" | null>(null);
+  /** The source as it was when the reader began to drag a number of it. */
+  dragged = $state.raw<string | null>(null);
   runProblem = $state.raw<Failure | null>(null);
   runProblemSource = $state.raw("");
 
@@ -118,7 +151,19 @@ export class Page {
   edited = $derived.by(() => this.source !== this.original);
   ready = $derived(this.engine.kind === "ready");
   checked = $derived(this.checkedSource === this.source);
-  knobs = $derived<Knob[]>(this.check?.knobs ?? []);
+  /** With the numbers that stand in the text now, where they are found at their lines. */
+  knobs = $derived.by<Knob[]>(() => {
+    const lines = this.source.split("\n");
+    return (this.check?.knobs ?? []).map((knob) => {
+      const text = numberAt(lines[knob.line - 1], knob.name)?.text;
+      return text === undefined ? knob : { ...knob, value: Number(text) };
+    });
+  });
+  #refused = $derived(this.refusal !== null && same(this.refusal.wish, { source: this.source, data: this.data, seed: this.seed }) ? this.refusal.message : null);
+  /** Whether Train trains with the kernel. */
+  fast = $derived(this.unusable === null && Kernel.carried && this.#refused === null);
+  /** Why Python does the training, in a sentence; null where the kernel does. */
+  slowness = $derived(this.unusable ?? this.#refused);
   datasets = $derived<Dataset[]>(this.boot?.datasets ?? []);
   /** The run was of another program than the one in the editor. */
   stale = $derived(this.run !== null && this.runSource !== this.source);
@@ -144,6 +189,13 @@ export class Page {
   cursorLine = $derived(this.xray?.values[this.cursor]?.line ?? null);
 
   #engine: Engine;
+  #trainer: Trainer;
+  #trained: Trained | null = null;
+  #taking: Promise<boolean> | null = null;
+  #rested = false; // the run on the page is what the reader came to rest with
+  #restTimer: ReturnType<typeof setTimeout> | undefined;
+  #looked: Trained | null = null; // what the x-ray was made with
+  #known = new Map<string, Set<string>>(); // documents of data sets
   #reviewTimer: ReturnType<typeof setTimeout> | undefined;
   #textTimer: ReturnType<typeof setTimeout> | undefined;
   #linkTimer: ReturnType<typeof setTimeout> | undefined;
@@ -165,6 +217,22 @@ export class Page {
     this.checkedSource = original;
     this.theme = storedTheme();
     this.#engine = new Engine();
+    this.#trainer = new Trainer(new Kernel(), {
+      ready: () => this.ready,
+      dragging: () => this.dragged !== null,
+      pack: (wish, most) => this.#pack(wish, most),
+      report: (report, wish, first) => this.#onReport(report, wish, first),
+      refused: (message, wish) => (this.refusal = message === null ? null : { message, wish }),
+      failed: (error, wish) => {
+        this.runProblem = failureOf(error);
+        this.runProblemSource = wish.source;
+      },
+      waits: (why) => (this.trainingWaits = why),
+      unusable: (message) => {
+        this.unusable = message;
+        if (this.ready) void this.#adopt();
+      },
+    });
     this.#engine.on("progress", (progress) => this.#onProgress(progress));
     this.#engine.on("ready", (boot) => void this.#onReady(boot as Boot));
     this.#engine.on("train", (event) => this.#onTrainEvent(event));
@@ -184,8 +252,15 @@ export class Page {
     });
     await this.#arrive(location.hash);
     const recording = await loadRecording();
+    const original = { source: this.original, data: "names", seed: 42 };
+    const trained = this.#trainer.start(original, () => same(this.#wish, original));
     if (recording && recording.boot.source === this.original) this.#play(recording);
+    await Promise.race([trained, later(FIRST_ALONE)]);
     this.#engine.start();
+  }
+
+  get #wish(): Wish {
+    return { source: this.source, data: this.data, seed: this.seed };
   }
 
   // ---- The recording ----
@@ -231,13 +306,37 @@ export class Page {
   /** The editor's text has changed, by a key, a knob or an undo. */
   setSource(source: string): void {
     if (source === this.source) return;
+    const number = onlyNumbers(this.source, source);
     this.source = source;
     this.runProblem = null;
     this.xrayProblem = null;
     if (this.runStatus === "paused") this.runStatus = "done"; // a paused run belongs to the program it began with
     this.#touchLink();
+    if (number && this.#follows) void this.#trainer.want(this.#wish); // at once: a number breaks nothing that stood
     clearTimeout(this.#reviewTimer);
     this.#reviewTimer = setTimeout(() => void this.review(), REVIEW_AFTER);
+  }
+
+  /** The reader begins to drag a number; or lets it go, when the whole drag becomes one step for undo. */
+  drag(begins: boolean): void {
+    if (begins) this.dragged ??= this.source;
+    else {
+      this.dragged = null;
+      void this.#trainer.pump();
+      this.#rest();
+    }
+  }
+
+  /** Whether changes are trained by themselves. */
+  get #follows(): boolean {
+    return this.trainAsIEdit.on && this.#trainer.usable && this.source !== this.hung && this.arrived === null;
+  }
+
+  /** Trains what there is now, if that is wanted; then looks through it. */
+  async #follow(): Promise<void> {
+    const wish = this.#wish;
+    if (this.#follows) await Promise.race([this.#trainer.want(wish), later(TRAINED_SOON)]);
+    if (same(wish, this.#wish) && this.dragged === null) await this.look();
   }
 
   /** Back to the file as it is; the editor's undo brings the edit back. */
@@ -270,7 +369,7 @@ export class Page {
       this.check = check.knobs.length > 0 || !this.check ? check : { ...check, knobs: this.check.knobs };
       this.knobsWork = check.knobs.length > 0;
       this.checkedSource = source;
-      if (check.problems.length === 0) await this.look();
+      if (check.problems.length === 0) await this.#follow();
     } catch (error) {
       this.xrayProblem = failureOf(error);
     }
@@ -278,6 +377,13 @@ export class Page {
 
   /** Turns a number in the file; the editor shows it, and its undo takes it back. False when it is refused. */
   async setKnob(name: string, value: number): Promise<boolean> {
+    const changed = this.#withKnob(name, value);
+    if (changed !== null && this.ready) {
+      const line = this.knobs.find((k) => k.name === name)?.line;
+      this.setSource(changed);
+      if (line !== undefined && this.dragged === null) this.goto = { line, how: "flash" };
+      return true;
+    }
     if (!this.ready) {
       this.#wait(`knob ${name}`, `${name} changes when Python is ready.`, () => void this.setKnob(name, value));
       return true;
@@ -294,6 +400,20 @@ export class Page {
       this.notice = failureOf(error)?.message ?? "";
       return false;
     }
+  }
+
+  /** The source with this number at its place; null where Python must find the place, or say what is wrong. */
+  #withKnob(name: string, value: number): string | null {
+    const knob = this.knobs.find((k) => k.name === name);
+    const lines = this.source.split("\n");
+    const place = knob && numberAt(lines[knob.line - 1], name);
+    if (!knob || !place || !this.knobsWork) return null;
+    const whole = /^-?\d+$/.test(place.text);
+    if (whole && !Number.isSafeInteger(value)) return null;
+    const text = String(value);
+    const written = !whole && /^-?\d+$/.test(text) ? `${text}.0` : text;
+    lines[knob.line - 1] = place.before + written + place.after;
+    return lines.join("\n");
   }
 
   jump(line: number): void {
@@ -333,7 +453,9 @@ export class Page {
     const source = this.source;
     if (source === this.hung) return;
     this.#looking = true;
+    if (this.model === "run") await this.#takeUp();
     const model = this.#modelFor(source);
+    this.#looked = this.#trained;
     const asked = { source, doc: this.text, model, seed: this.seed, data: this.data };
     const trained = model === "run" ? (this.run?.step ?? 0) : null;
     try {
@@ -413,9 +535,10 @@ export class Page {
     }
     this.data = data ?? this.data;
     this.seed = seed ?? this.seed;
+    this.runProblem = null;
     if (this.runStatus === "paused") this.runStatus = "done";
     this.#touchLink();
-    if (this.ready) void this.look();
+    if (this.ready || this.#follows) void this.#follow();
     return true;
   }
 
@@ -428,6 +551,16 @@ export class Page {
     this.text = known ? (known.name === "names" ? "anna" : known.example) : own.slice(0, 40);
   }
 
+  /** Trains the program from its beginning: with the kernel, or with Python where that cannot. */
+  async train(): Promise<void> {
+    if (!this.fast) return this.start();
+    this.notice = "";
+    this.hung = null;
+    const wish = this.#wish;
+    if ((await this.#trainer.want(wish, true)) === "refused" && same(wish, this.#wish)) await this.start();
+  }
+
+  /** Trains with Python, step by step, as slowly as that is; or goes on with that. */
   async start(): Promise<void> {
     if (!this.#readyFor("training", "Training starts as soon as Python is ready.", () => void this.start())) return;
     if (this.runStatus === "running") return;
@@ -439,7 +572,7 @@ export class Page {
 
   async pause(): Promise<void> {
     this.#whenReady.delete("training");
-    if (this.runStatus !== "running") return;
+    if (this.runStatus !== "running" || this.by !== "python") return;
     this.runStatus = "paused";
     try {
       await this.#engine.pause();
@@ -470,6 +603,7 @@ export class Page {
   /** Ends the run; its curve stays. */
   async endRun(): Promise<void> {
     this.#whenReady.delete("training");
+    if (this.by === "kernel") return this.#trainer.stop();
     if (this.runStatus !== "running" && this.runStatus !== "paused") return;
     this.runStatus = "done";
     await this.stop();
@@ -479,6 +613,9 @@ export class Page {
   async reset(): Promise<void> {
     this.#whenReady.delete("training");
     const running = this.runStatus === "running";
+    this.#trainer.stop();
+    this.#trained = null;
+    this.before = null;
     this.#runSerial++;
     this.runStatus = "idle";
     this.run = null;
@@ -494,6 +631,8 @@ export class Page {
   }
 
   async #begin(): Promise<boolean> {
+    this.#trainer.stop();
+    clearTimeout(this.#restTimer);
     const serial = ++this.#runSerial;
     const source = this.source;
     this.runProblem = null;
@@ -502,6 +641,9 @@ export class Page {
         source, data: this.data, seed: this.seed,
       });
       if (serial !== this.#runSerial) return false;
+      this.#trained = null;
+      this.by = "python";
+      this.peeksOf = "this";
       this.run = run;
       this.runSource = source;
       this.runAlive = true;
@@ -526,7 +668,7 @@ export class Page {
 
   #onTrainEvent(event: TrainEvent): void {
     if (event.error) this.#onTrainFailed(failureOf(new EngineError(event.error)));
-    else if (this.runAlive && this.runStatus !== "idle") this.#onTrain(event as Advance);
+    else if (this.by === "python" && this.runAlive && this.runStatus !== "idle") this.#onTrain(event as Advance);
   }
 
   #onTrain(advance: Advance): void {
@@ -550,6 +692,133 @@ export class Page {
     if (!failure) return;
     this.runProblem = failure;
     this.runProblemSource = this.runSource;
+  }
+
+  // ---- Trained by the kernel ----
+
+  async #pack(wish: Wish, most: number | null): Promise<Packed> {
+    const job = this.#begins("The program");
+    try {
+      const { ok, parcel } = await this.#engine.exchange<{ refused: string | null; large: boolean }>("pack", { ...wish, most });
+      return { ...ok, pack: parcel ?? null };
+    } finally {
+      this.#ends(job);
+    }
+  }
+
+  #onReport(report: Report, wish: Wish, first: boolean): void {
+    if (first) this.#another(wish);
+    const { from, losses, heldOut, samples, diverged, done } = report;
+    const fresh = Array.from(losses, (loss, i): Loss => ({ step: from + i + 1, loss: num(loss) }));
+    this.losses = from === 0 ? fresh : [...this.losses, ...fresh];
+    this.heldOut = [...this.heldOut, ...heldOut.map(({ step, losses }) => ({ step, held_out: num(losses[0] ?? NaN) }))];
+    const known = this.#known.get(wish.data);
+    this.samples = [...this.samples, ...samples.map(({ step, texts }) => ({ step, texts, known: known ? texts.map((text) => known.has(text)) : null }))];
+    if (this.#trained && !same(this.#trained.wish, wish)) this.#trained = null;
+    const snapshots = [...(first ? [] : (this.#trained?.snapshots ?? [])), ...report.snapshots];
+    this.#trained = { wish, report, losses: this.losses, snapshots, taken: false };
+    this.run = { ...report.run, step: report.step };
+    this.seconds = report.seconds;
+    this.runStatus = !done ? "running" : diverged ? "failed" : "done";
+    if (diverged) {
+      const lower = report.run.lr === null ? "a lower learning rate keeps it in range" : `try a learning rate lower than ${report.run.lr}`;
+      this.runProblem = { message: `The loss became ${num(diverged.loss)} at step ${count(report.step + 1)}: ${lower}.`, line: diverged.line, kind: "run" };
+      this.runProblemSource = wish.source;
+    }
+    if (done) this.#rest();
+  }
+
+  /** A run of the kernel takes the place of the one on the page; the one that the reader had come to rest with is kept. */
+  #another(wish: Wish): void {
+    if (this.by === "python" && this.runStatus === "running") void this.#engine.pause().catch(() => undefined);
+    const told = this.run;
+    const again = this.runSource === wish.source && told?.seed === wish.seed && (told.data === wish.data || this.#trained?.wish.data === wish.data);
+    if (this.#rested && !again && this.losses.length > 0) this.before = { losses: this.losses, heldOut: this.heldOut.at(-1)?.held_out ?? null };
+    if (!again) {
+      this.#rested = false;
+      if (this.peeksOf === "this" || this.by !== "recording") this.peeksOf = "before";
+    }
+    clearTimeout(this.#restTimer);
+    this.#runSerial++;
+    this.by = "kernel";
+    this.runSource = wish.source;
+    this.runAlive = false;
+    this.runProblem = null;
+    this.heldOut = [];
+    this.samples = [];
+  }
+
+  /** When nothing has changed for a moment, Python takes over what was trained, and the pictures follow. */
+  #rest(): void {
+    clearTimeout(this.#restTimer);
+    this.#restTimer = setTimeout(() => {
+      if (this.dragged !== null || this.#trainer.busy || !this.#trained || !same(this.#trained.wish, this.#wish)) return;
+      this.#rested = true;
+      void this.#mark();
+      if (this.ready && this.#looked !== this.#trained) void this.look();
+    }, RESTED);
+  }
+
+  /** Gives Python the run that the kernel has trained, if it has none of it yet; whether it goes on with that now. */
+  async #takeUp(): Promise<boolean> {
+    const run = this.#trained;
+    if (!run || !this.ready || !run.report.trained || !same(run.wish, this.#wish)) return false;
+    if (run.taken) return this.runAlive;
+    const before = this.#taking;
+    if (before) await before;
+    if (run.taken || run !== this.#trained) return this.runAlive;
+    this.#taking = this.#give(run);
+    const taken = await this.#taking;
+    this.#taking = null;
+    return taken;
+  }
+
+  async #give(run: Trained): Promise<boolean> {
+    const { wish, report, losses } = run;
+    try {
+      const args = { ...wish, step: report.step, losses: losses.map(({ loss }) => loss) };
+      const told = await this.#engine.call<RunInfo>("take", args, report.trained!.slice().buffer);
+      if (run !== this.#trained) return false;
+      run.taken = true;
+      this.run = told;
+      this.runAlive = true;
+      if (this.sampleStatus === "recording" && this.by === "kernel" && wish.source !== this.original) this.#clearSampling();
+      if (this.heldOut.length === 0 || this.samples.length === 0) void this.#measure(); // what the kernel could not do
+      void this.#peekNow(true);
+      return true;
+    } catch {
+      return false; // the page says what it can do without
+    }
+  }
+
+  /** Says of each sample whether it is in the data, once Python has told what is. */
+  async #mark(): Promise<void> {
+    const { data } = this;
+    if (!this.ready || !this.samples.some(({ known }) => known === null)) return;
+    try {
+      const found = this.#known.get(data) ?? new Set((await this.#engine.call<{ documents: string[] }>("documents", { data })).documents);
+      if (this.#known.size > 4) this.#known.clear();
+      this.#known.set(data, found);
+      if (data === this.data) this.samples = this.samples.map((s) => ({ ...s, known: s.known ?? s.texts.map((text) => found.has(text)) }));
+    } catch {
+      // it stays open
+    }
+  }
+
+  /** The reader looks back to a step: what the model saw then is asked for, if its weights were kept. */
+  async lookBack(step: number): Promise<void> {
+    const run = this.#trained;
+    const kept = run?.snapshots.filter((s) => s.step <= step).at(-1);
+    if (!run || !kept || !this.runAlive || this.#peeking || this.peeks.some((p) => p.step === kept.step) || this.peeksOf !== "this") return;
+    this.#peeking = true;
+    try {
+      const peek = await this.#engine.call<Peek>("peek", { doc: this.text, step: kept.step }, kept.weights.slice().buffer);
+      if (run === this.#trained) this.#keepPeek(peek);
+    } catch {
+      // an edited program may have no attention to look at
+    } finally {
+      this.#peeking = false;
+    }
   }
 
   /** Held-out loss and a few samples of the run as it is; one at a time, missed ones are not made up for. */
@@ -585,7 +854,11 @@ export class Page {
     const serial = this.#runSerial;
     try {
       const peek = await this.#engine.call<Peek>("peek", { doc: this.text });
-      if (serial === this.#runSerial) this.#keepPeek(peek);
+      if (serial === this.#runSerial) {
+        if (this.peeksOf !== "this") this.peeks = [];
+        this.peeksOf = "this";
+        this.#keepPeek(peek);
+      }
     } catch {
       // an edited program may have no attention to look at, and a text may not fit its vocabulary
     } finally {
@@ -598,6 +871,7 @@ export class Page {
   /** Keeps looks of all of the training, but no more than can be looked back on: in the end every second goes. */
   #keepPeek(peek: Peek): void {
     const all = [...this.peeks.filter((p) => p.step !== peek.step && p.tokens.join() === peek.tokens.join()), peek];
+    all.sort((a, b) => a.step - b.step);
     this.peeks = all.length <= MOST_PEEKS ? all : all.filter((_, i) => i % 2 === all.length % 2 || i === all.length - 1);
   }
 
@@ -614,7 +888,7 @@ export class Page {
   async sampleStart(): Promise<boolean> {
     const again = (): void => void this.sampleStart().then(() => this.sampleNext());
     if (!this.#readyFor("sampling", "Sampling starts as soon as Python is ready.", again)) return false;
-    if (!this.runAlive && !(await this.#begin())) {
+    if (!this.runAlive && !(await this.#takeUp()) && !(await this.#begin())) {
       this.sampleProblem = this.runProblem;
       return false;
     }
@@ -679,6 +953,7 @@ export class Page {
     this.waiting = null;
     clearTimeout(this.#reviewTimer);
     this.#lookAgain = false;
+    this.#trainer.stop();
     if (this.runStatus === "running") this.runStatus = "done";
     if (this.sampleStatus === "running") this.sampleStatus = "done";
     // A run whose steps have come is no endless loop: it is given time to end its step, or our measuring of it.
@@ -697,7 +972,9 @@ export class Page {
     this.#touchLink(); // loading the page again must ask before it runs that once more
     this.engine = { kind: "loading", share: 0, restart: true };
     this.#lookAgain = false;
-    const lost = this.runAlive && this.run !== null && this.runStatus !== "recording"; // that one comes back
+    const lost = this.runAlive && this.run !== null && this.by === "python"; // the others come back
+    if (this.#trained) this.#trained = { ...this.#trained, taken: false };
+    this.#trainer.restarted();
     this.runAlive = false;
     this.#runSerial++;
     this.#sampleSerial++;
@@ -728,13 +1005,15 @@ export class Page {
   async #onReady(boot: Boot): Promise<void> {
     const first = this.boot === null || this.boot === this.recording?.boot;
     this.boot = boot;
-    await this.#adopt();
+    if (!this.#trained) await this.#adopt();
     this.engine = { kind: "ready" };
     this.waiting = null;
     const waiting = [...this.#whenReady.values()];
     this.#whenReady.clear();
     const current = this.xray !== null && this.xraySource === this.source && this.xray.doc === this.text;
     if (!this.checked || this.check === null || (first && !current)) void this.review();
+    else if (this.#trained) this.#rest();
+    else if (!same(this.#wish, { source: this.runSource, data: this.run?.data ?? "", seed: this.run?.seed ?? -1 })) void this.#follow();
     for (const go of waiting) go();
   }
 
@@ -752,15 +1031,24 @@ export class Page {
 
   /** A question that runs the reader's program: it may take long, and then the page says so. */
   async #ask<T>(name: string, what: string, args: Record<string, unknown>): Promise<T> {
-    const job = { what, since: performance.now() };
-    this.#busy.push(job);
-    this.#watch();
+    const job = this.#begins(what);
     try {
       return await this.#engine.call<T>(name, args);
     } finally {
-      this.#busy = this.#busy.filter((other) => other !== job);
-      this.#watch();
+      this.#ends(job);
     }
+  }
+
+  #begins(what: string): { what: string; since: number } {
+    const job = { what, since: performance.now() };
+    this.#busy.push(job);
+    this.#watch();
+    return job;
+  }
+
+  #ends(job: { what: string; since: number }): void {
+    this.#busy = this.#busy.filter((other) => other !== job);
+    this.#watch();
   }
 
   #watch(): void {
@@ -885,6 +1173,28 @@ function failureOf(error: unknown): Failure | null {
   if (error.kind === "stopped") return null;
   const kind = error.kind === "syntax" || error.kind === "run" ? error.kind : "user";
   return { message: error.message, line: error.line, kind };
+}
+
+/** A number as the views have it. */
+function num(x: number): Num {
+  return Number.isFinite(x) ? x : Number.isNaN(x) ? "nan" : x > 0 ? "inf" : "-inf";
+}
+
+function later(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+const NUMBER = /(?<![\w.])\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?/g;
+
+/** Whether two programs differ in numbers alone. */
+function onlyNumbers(a: string, b: string): boolean {
+  return a.replace(NUMBER, "0") === b.replace(NUMBER, "0");
+}
+
+/** Where a signature in this line says `name=` and a number. */
+function numberAt(line: string | undefined, name: string): { before: string; text: string; after: string } | null {
+  const found = line === undefined ? null : new RegExp(`^(.*\\b${name}\\s*=\\s*)(-?\\d[\\d_]*\\.?\\d*(?:[eE][-+]?\\d+)?)(.*)$`).exec(line);
+  return found ? { before: found[1]!, text: found[2]!, after: found[3]! } : null;
 }
 
 function narrow(): boolean {

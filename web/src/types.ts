@@ -53,7 +53,7 @@ export interface Failure { message: string; line: number | null; kind: "syntax" 
 
 export interface RunInfo {
   parameters: number; train_docs: number; held_out_docs: number; vocab: string[];
-  step: number; steps: number; batch: number; lr: number;
+  step: number; steps: number; batch: number; lr: number | null;
   /** ln(V): the loss of a guess among all tokens. */
   baseline: number; data: string; seed: number;
   /** The most tokens that the model reads at once; null where an edited source has no such limit. */
@@ -61,7 +61,8 @@ export interface RunInfo {
 }
 export interface Advance { step: number; steps: number; losses: Num[]; done: boolean }
 export interface Measure { step: number; held_out: Num }
-export interface Samples { step: number; texts: string[]; known: boolean[] }
+/** `known`: which texts are in the data; null while nobody has looked. */
+export interface Samples { step: number; texts: string[]; known: boolean[] | null }
 /** The running model, looked at through one text. */
 export interface Peek {
   step: number; tokens: string[];

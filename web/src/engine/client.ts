@@ -38,7 +38,8 @@ export class EngineError extends Error {
 interface Waiting {
   call: string;
   args: Record<string, unknown>;
-  resolve: (value: unknown) => void;
+  parcel: ArrayBuffer | undefined;
+  resolve: (value: { ok: unknown; parcel?: ArrayBuffer }) => void;
   reject: (error: EngineError) => void;
 }
 
@@ -106,10 +107,19 @@ export class Engine {
     this.#send({ boot: files });
   }
 
-  /** Asks the bridge. Waits until Python is there; rejects with an EngineError. */
-  call<Answer = unknown>(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
-    return new Promise<Answer>((resolve, reject) => {
-      const waiting: Waiting = { call: name, args, resolve: resolve as Waiting["resolve"], reject };
+  /** Asks the bridge. Waits until Python is there; rejects with an EngineError. `parcel`: bytes that go with it. */
+  async call<Answer = unknown>(name: string, args: Record<string, unknown> = {}, parcel?: ArrayBuffer): Promise<Answer> {
+    return (await this.exchange<Answer>(name, args, parcel)).ok;
+  }
+
+  /** The same, for a call whose answer comes with bytes. */
+  exchange<Answer = unknown>(
+    name: string,
+    args: Record<string, unknown> = {},
+    parcel?: ArrayBuffer,
+  ): Promise<{ ok: Answer; parcel?: ArrayBuffer }> {
+    return new Promise((resolve, reject) => {
+      const waiting: Waiting = { call: name, args, parcel, resolve: resolve as Waiting["resolve"], reject };
       if (this.status === "failed") reject(new EngineError(this.failure!));
       else if (this.status === "idle" || this.status === "loading") this.#queue.push(waiting);
       else this.#ask(waiting);
@@ -198,18 +208,20 @@ export class Engine {
     const id = this.#next++;
     this.#waiting.set(id, waiting);
     this.#settle();
-    this.#send({ id, call: waiting.call, args: waiting.args });
+    const { call, args, parcel } = waiting;
+    if (parcel) this.#send({ id, call, args, parcel }, [parcel]);
+    else this.#send({ id, call, args });
   }
 
-  #send(message: ToWorker): void {
-    this.#worker!.postMessage(message);
+  #send(message: ToWorker, give: Transferable[] = []): void {
+    this.#worker!.postMessage(message, give);
   }
 
   #hear(message: FromWorker): void {
     if ("id" in message) {
       const waiting = this.#waiting.get(message.id);
       this.#waiting.delete(message.id);
-      if ("ok" in message) waiting?.resolve(message.ok);
+      if ("ok" in message) waiting?.resolve(message);
       else {
         waiting?.reject(new EngineError(message.error));
         if (message.error.kind === "broken") return this.#restart(message.error);

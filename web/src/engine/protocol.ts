@@ -47,10 +47,10 @@ export type TrainEvent =
 
 export type ToWorker =
   | { boot: PythonFiles }
-  | { id: number; call: string; args: Record<string, unknown> };
+  | { id: number; call: string; args: Record<string, unknown>; parcel?: ArrayBuffer };
 
 export type FromWorker =
-  | { id: number; ok: unknown }
+  | { id: number; ok: unknown; parcel?: ArrayBuffer }
   | { id: number; error: Failure }
   | ({ event: "progress" } & Progress)
   | { event: "ready"; boot: unknown }

@@ -9,7 +9,7 @@ const BUDGET_MS = 30; // of training between two looks at the messages
 const PRINT_LINES = 200; // at most so many printed lines a report; an endless print must not drown the page
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
-const post = (message: FromWorker) => scope.postMessage(message);
+const post = (message: FromWorker, give: Transferable[] = []) => scope.postMessage(message, give);
 
 class StartFailed extends Error {}
 
@@ -61,7 +61,8 @@ const realFetch = scope.fetch.bind(scope);
 
 // ---- Starting ----
 
-let call: ((name: string, argumentsJson: string) => string) | undefined;
+let call: ((name: string, argumentsJson: string, parcel?: Uint8Array) => string) | undefined;
+let takeParcel: () => Uint8Array<ArrayBuffer> | null;
 
 async function boot(files: PythonFiles): Promise<void> {
   if (typeof WebAssembly !== "object" || !WebAssembly.instantiateStreaming)
@@ -113,8 +114,15 @@ with zipfile.ZipFile("/tmp/core.zip") as archive:
 import microgpt
 microgpt.__version__ = version
 import microgpt.bridge
-microgpt.bridge.call
+lambda name, text, parcel=None: microgpt.bridge.call(name, text, parcel and parcel.to_bytes())
 `) as typeof call;
+  const parcel = python.runPython("microgpt.bridge.parcel") as () => { toJs(): Uint8Array<ArrayBuffer>; destroy(): void } | undefined;
+  takeParcel = () => {
+    const found = parcel();
+    const bytes = found?.toJs() ?? null;
+    found?.destroy();
+    return bytes;
+  };
   closeDoors();
   post({ event: "ready", boot: ask("boot", {}) });
 }
@@ -161,10 +169,10 @@ class Refused extends Error {
 }
 
 /** Asks the bridge. Throws Refused with the bridge's own error, or with "broken" when Python fell over. */
-function ask(name: string, args: Record<string, unknown>): unknown {
+function ask(name: string, args: Record<string, unknown>, parcel?: ArrayBuffer): unknown {
   let text: string;
   try {
-    text = call!(name, JSON.stringify(args));
+    text = parcel ? call!(name, JSON.stringify(args), new Uint8Array(parcel)) : call!(name, JSON.stringify(args));
   } catch (error) {
     const reason = gist(error instanceof Error ? error.message : String(error));
     throw new Refused({ message: `Python stopped working: ${reason}`, line: null, kind: "broken" });
@@ -198,7 +206,7 @@ turn.port1.onmessage = () => {
   if (training) turn.port2.postMessage(null);
 };
 
-function answer(name: string, args: Record<string, unknown>): unknown {
+function answer(name: string, args: Record<string, unknown>, parcel?: ArrayBuffer): unknown {
   switch (name) {
     case "ping":
       return {};
@@ -215,7 +223,7 @@ function answer(name: string, args: Record<string, unknown>): unknown {
       training = false;
       return ask(name, args);
     default:
-      return ask(name, args);
+      return ask(name, args, parcel);
   }
 }
 
@@ -231,7 +239,10 @@ scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
     return;
   }
   try {
-    post({ id: data.id, ok: answer(data.call, data.args) });
+    const ok = answer(data.call, data.args, data.parcel);
+    const parcel = data.call === "pack" ? takeParcel()?.buffer : undefined;
+    if (parcel) post({ id: data.id, ok, parcel }, [parcel]);
+    else post({ id: data.id, ok });
   } catch (error) {
     post({ id: data.id, error: failureOf(error) });
   }

@@ -8,7 +8,7 @@ import {
 import { lintGutter } from "@codemirror/lint";
 import { unifiedMergeView } from "@codemirror/merge";
 import { highlightSelectionMatches, search, searchKeymap } from "@codemirror/search";
-import { Compartment, EditorState, RangeSetBuilder, StateEffect, StateField } from "@codemirror/state";
+import { Compartment, EditorState, RangeSetBuilder, StateEffect, StateField, Transaction } from "@codemirror/state";
 import type { Extension, Text } from "@codemirror/state";
 import {
   Decoration, EditorView, ViewPlugin, drawSelection, highlightActiveLine, highlightActiveLineGutter,
@@ -17,6 +17,7 @@ import {
 import type { DecorationSet, ViewUpdate } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 import { concept } from "../format";
+import { CLICK, stepsOf, turned } from "./drag";
 import { edits } from "../link";
 
 // ---- Lines that are pointed at: by the pointer, by the x-ray, by a jump ----
@@ -125,6 +126,111 @@ class Concepts {
 
 const concepts = ViewPlugin.fromClass(Concepts, { decorations: (plugin) => plugin.decorations });
 
+// ---- Numbers: each can be dragged sideways ----
+
+const draggable = Decoration.mark({ class: "cm-number" });
+
+class Numbers {
+  decorations: DecorationSet;
+
+  constructor(view: EditorView) {
+    this.decorations = this.#find(view);
+  }
+
+  update(update: ViewUpdate): void {
+    const parsed = syntaxTree(update.startState) !== syntaxTree(update.state);
+    if (update.docChanged || update.viewportChanged || parsed) this.decorations = this.#find(update.view);
+  }
+
+  #find(view: EditorView): DecorationSet {
+    const builder = new RangeSetBuilder<Decoration>();
+    for (const { from, to } of view.visibleRanges) {
+      syntaxTree(view.state).iterate({
+        from,
+        to,
+        enter(node) {
+          if (node.name === "Number") builder.add(node.from, node.to, draggable);
+        },
+      });
+    }
+    return builder.finish();
+  }
+}
+
+const numbers = ViewPlugin.fromClass(Numbers, { decorations: (plugin) => plugin.decorations });
+
+/** The number at a place of the text, and where it begins and ends. */
+function numberAt(state: EditorState, at: number): { from: number; to: number; text: string } | null {
+  for (const side of [1, -1] as const) {
+    const { name, from, to } = syntaxTree(state).resolveInner(at, side);
+    if (name === "Number") return { from, to, text: state.sliceDoc(from, to) };
+  }
+  return null;
+}
+
+/** Turns the number at the caret by steps of its last digit. */
+function turn(steps: number): (view: EditorView) => boolean {
+  return (view) => {
+    const { head, empty } = view.state.selection.main;
+    const found = empty ? numberAt(view.state, head) : null;
+    if (!found) return false;
+    const insert = turned(found.text, steps);
+    view.dispatch({
+      changes: { from: found.from, to: found.to, insert },
+      selection: { anchor: Math.min(head, found.from + insert.length) },
+      userEvent: "input.turn",
+    });
+    return true;
+  };
+}
+
+/** A mouse that is pressed on a number and moved sideways drags it; a mere click is the editor's own. */
+function dragNumbers(onDrag: (begins: boolean) => void): Extension {
+  return EditorView.domEventHandlers({
+    mousedown(event, view) {
+      const target = event.target instanceof HTMLElement ? event.target.closest(".cm-number") : null;
+      if (!target || event.button !== 0 || event.detail > 1 || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey) return false;
+      const found = numberAt(view.state, view.posAtDOM(target));
+      const place = view.posAtCoords({ x: event.clientX, y: event.clientY });
+      if (!found) return false;
+      let end = found.to;
+      let last = found.text;
+      let moved = false;
+      const move = (to: MouseEvent): void => {
+        const pixels = to.clientX - event.clientX;
+        if (!moved) {
+          if (Math.abs(pixels) < CLICK) return;
+          moved = true;
+          view.dom.classList.add("cm-turning");
+          view.dispatch({ selection: { anchor: found.from } }); // where undo will lead back to
+          onDrag(true);
+        }
+        const insert = turned(found.text, stepsOf(pixels));
+        if (insert === last) return;
+        view.dispatch({ changes: { from: found.from, to: end, insert }, annotations: Transaction.addToHistory.of(false) });
+        end = found.from + insert.length;
+        last = insert;
+      };
+      const finish = (): void => {
+        removeEventListener("mousemove", move);
+        removeEventListener("mouseup", finish);
+        removeEventListener("blur", finish);
+        view.dom.classList.remove("cm-turning");
+        if (moved) onDrag(false);
+        else {
+          view.dispatch({ selection: { anchor: place ?? found.from } });
+          view.focus();
+        }
+      };
+      addEventListener("mousemove", move);
+      addEventListener("mouseup", finish);
+      addEventListener("blur", finish);
+      event.preventDefault();
+      return true;
+    },
+  });
+}
+
 // ---- Look ----
 
 const highlighting = HighlightStyle.define([
@@ -159,6 +265,11 @@ const look = EditorView.theme({
   ".cm-matchingBracket, &.cm-focused .cm-matchingBracket": {
     backgroundColor: "transparent", boxShadow: "inset 0 -1px 0 var(--ink)",
   },
+  ".cm-number": { cursor: "ew-resize" },
+  ".cm-number:hover, &.cm-turning .cm-number:hover": {
+    textDecoration: "underline dotted", textUnderlineOffset: "3px", textDecorationColor: "var(--muted)",
+  },
+  "&.cm-turning, &.cm-turning .cm-content": { cursor: "ew-resize" },
   ".cm-section": { color: "var(--ink)" },
   ".cm-section *": { color: "var(--ink)" },
   ".cm-looked": { boxShadow: "inset 3px 0 0 var(--ink)", backgroundColor: "var(--sunken)" },
@@ -214,6 +325,8 @@ export interface Wishes {
   onPlace(line: number): void;
   onRun(): void;
   onFocus(has: boolean): void;
+  /** The reader begins to drag a number, or lets it go; without this none can be dragged. */
+  onDrag?(begins: boolean): void;
 }
 
 const difference = new Compartment();
@@ -310,6 +423,7 @@ export function editor(parent: HTMLElement, doc: string, wishes: Wishes): Editor
       python(),
       syntaxHighlighting(highlighting),
       concepts,
+      wishes.onDrag ? [numbers, dragNumbers(wishes.onDrag)] : [],
       sectionLines,
       lineField("looked"),
       lineField("brushed"),
@@ -332,6 +446,8 @@ export function editor(parent: HTMLElement, doc: string, wishes: Wishes): Editor
           preventDefault: true,
           run: (view) => (wishes.onGutter(view.state.doc.lineAt(view.state.selection.main.head).number), true),
         },
+        { key: "Ctrl-ArrowUp", mac: "Ctrl-Alt-ArrowUp", run: turn(1) },
+        { key: "Ctrl-ArrowDown", mac: "Ctrl-Alt-ArrowDown", run: turn(-1) },
         ...searchKeymap,
         ...historyKeymap,
         ...defaultKeymap.filter(({ key }) => key !== "Mod-Enter" && key !== "Escape"),

@@ -175,7 +175,7 @@ export class Here {
         const number = (x: Num): number => finite(x) ?? 0;
         this.moments = [...this.moments, {
           step: peek.step, heldOut: held, tokens: ["\n", ...doc],
-          samples: samples.texts.map((text, i) => ({ text, known: samples.known[i] ?? false })),
+          samples: samples.texts.map((text, i) => ({ text, known: samples.known?.[i] ?? false })),
           attention: peek.attention,
           labels: peek.projection?.labels ?? [],
           points: (peek.projection?.points ?? []).map(([x, y]): [number, number] => [number(x), number(y)]),

@@ -1,0 +1,145 @@
+/** The page's side of the kernel: one worker, the newest run, and a Stop that works. */
+
+import type { FromKernel, Report, ToKernel } from "./protocol";
+
+export type { HeldOut, Report, Snapshot, Written } from "./protocol";
+
+/** Put in by the build: the kernel's file and the pack of the original file, beside the page; null without a compiler. */
+declare const __KERNEL__: { file: string; first: string } | null;
+
+const PATIENCE = 1_500; // ms that Stop waits for a worker before it ends it
+
+export interface KernelEvents {
+  /** It trains from now on; comes again when it had to be started anew. */
+  ready: undefined;
+  /** It cannot be used here, in a sentence. */
+  failed: string;
+  report: Report;
+  /** This run cannot be trained, in a sentence. */
+  refused: { id: number; message: string };
+}
+
+export class Kernel {
+  /** The run that was asked for last. */
+  id = 0;
+  status: "idle" | "loading" | "ready" | "failed" = "idle";
+  busy = false;
+  readonly #beside: string | URL;
+  #worker: Worker | null = null;
+  #waiting: ArrayBuffer | null = null;
+  #deaf: ReturnType<typeof setTimeout> | undefined;
+  #listeners = new Map<string, Set<(value: never) => void>>();
+
+  /** `beside`: the address of the folder in which the workbench's page lies. */
+  constructor(beside: string | URL = document.baseURI) {
+    this.#beside = beside;
+  }
+
+  /** Whether the page carries a kernel. */
+  static get carried(): boolean {
+    return __KERNEL__ !== null;
+  }
+
+  on<Name extends keyof KernelEvents>(name: Name, listener: (value: KernelEvents[Name]) => void): void {
+    this.#listeners.set(name, (this.#listeners.get(name) ?? new Set()).add(listener));
+  }
+
+  start(): void {
+    if (this.#worker || __KERNEL__ === null) return;
+    this.status = "loading";
+    try {
+      this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "kernel" });
+    } catch {
+      return this.#fail("This browser cannot run the fast engine: it has no module workers.");
+    }
+    this.#worker.onmessage = ({ data }: MessageEvent<FromKernel>) => this.#hear(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#fail("The fast engine could not be started; Python does the training.");
+    };
+    this.#send({ kernel: new URL(__KERNEL__.file, this.#beside).href });
+  }
+
+  /** The pack of the original file that came with the page; null where there is none. */
+  async first(): Promise<ArrayBuffer | null> {
+    if (__KERNEL__ === null) return null;
+    try {
+      const answer = await fetch(new URL(__KERNEL__.first, this.#beside));
+      if (!answer.ok || !answer.body) return null;
+      return await new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+    } catch {
+      return null;
+    }
+  }
+
+  /** Trains a pack, in place of whatever is being trained; its number. */
+  train(pack: ArrayBuffer): number {
+    this.id += 1;
+    this.busy = true;
+    if (this.status === "ready") this.#send({ train: pack, id: this.id }, [pack]);
+    else this.#waiting = pack;
+    return this.id;
+  }
+
+  /** Ends the run, which is reported as far as it came; a worker that does not answer is ended, and another started. */
+  stop(): void {
+    this.#waiting = null;
+    if (!this.busy || !this.#worker) return;
+    this.busy = false;
+    this.#send({ stop: true });
+    clearTimeout(this.#deaf);
+    this.#deaf = setTimeout(() => {
+      this.#worker?.terminate();
+      this.#worker = null;
+      this.start();
+    }, PATIENCE);
+  }
+
+  close(): void {
+    clearTimeout(this.#deaf);
+    this.#worker?.terminate();
+    this.#worker = null;
+    this.status = "idle";
+  }
+
+  #send(message: ToKernel, give: Transferable[] = []): void {
+    this.#worker?.postMessage(message, give);
+  }
+
+  #fail(message: string): void {
+    this.#worker?.terminate();
+    this.#worker = null;
+    this.#waiting = null;
+    this.busy = false;
+    this.status = "failed";
+    this.#tell("failed", message);
+  }
+
+  #hear(message: FromKernel): void {
+    clearTimeout(this.#deaf);
+    switch (message.event) {
+      case "ready":
+        this.status = "ready";
+        this.#tell("ready", undefined);
+        if (this.#waiting) this.#send({ train: this.#waiting, id: this.id }, [this.#waiting]);
+        this.#waiting = null;
+        return;
+      case "failed":
+        return this.#fail(message.message);
+      case "stopped":
+        return;
+      case "refused":
+        if (message.id !== this.id) return;
+        this.busy = false;
+        return this.#tell("refused", message);
+      case "report":
+        if (message.id !== this.id) return;
+        if (message.done) this.busy = false;
+        return this.#tell("report", message);
+    }
+  }
+
+  #tell<Name extends keyof KernelEvents>(name: Name, value: KernelEvents[Name]): void {
+    for (const listener of this.#listeners.get(name) ?? []) listener(value as never);
+  }
+}
