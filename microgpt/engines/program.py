@@ -196,7 +196,7 @@ class _Builder:
 
     def build(self, update: Update | None) -> Program:
         """The program, with an update or without."""
-        weights = self._lay_weights()
+        weights = self._lay_weights(moments=update is not None)
         for op in self._ops:
             self._line = op.line
             self._forward(op)
@@ -253,7 +253,7 @@ class _Builder:
         offset = self._take(OWN, self._chunk * jump)
         return View(OWN, offset, stride, rows, columns, BY_DOCUMENT, jump, room=stride)
 
-    def _lay_weights(self) -> list[Place]:
+    def _lay_weights(self, moments: bool) -> list[Place]:
         """Weights of one wide product lie side by side, those of a long one one after another."""
         places: dict[Op, tuple[int, int]] = {}
         end = 0
@@ -283,7 +283,7 @@ class _Builder:
             if w not in places:
                 put(w)
         self._parameters = _padded(end)
-        self._take(SHARED, 3 * self._parameters)  # weights and two moments
+        self._take(SHARED, (3 if moments else 1) * self._parameters)  # and two of each
         self._take(OWN, self._parameters)  # gradients
         for w in weights:
             room = whole(w.columns)
