@@ -99,7 +99,7 @@ def execute(content: bytes, functions: Functions, single: Functions) -> tuple[li
     done = functions.train(
         at(code), at(shared), *map(at, own), *map(at, pack.documents("documents")), 0, steps,
         facts["batch"], at(array("d", pack.read(facts["scalars"]))), at(losses), at(stop), 0, 1,
-        facts["train"]["own"], at(meetings), at(partial),
+        facts["train"]["own"], at(meetings), at(partial), None,
     )  # fmt: skip
     assert done == steps
     if "measure" not in facts or not facts["held_out"]["count"]:
@@ -314,15 +314,16 @@ def test_samples_are_drawn_as_a_run_draws_them() -> None:
             numbers[row * told["width"] + i] = value
     shared = pack.floats(3 * pack.facts["parameters"] + SLACK, pack.read(pack.facts["weights"]))
     chances = array("d", pack.read(pack.facts["chances"]))
-    texts, drawn, most = [], 0, 17
-    ids = array("i", [0] * (most + 1))
-    for _ in range(6):
-        ids[0] = pack.facts["mark"]
-        count = kernel.functions().sample(
-            code.buffer_info()[0], *map(ctypes.addressof, (shared, own, fixed, numbers)),
-            ids.buffer_info()[0], 1, most, pack.facts["mark"],
-            chances.buffer_info()[0] + 8 * drawn,
-        )  # fmt: skip
-        drawn += count - 1
-        texts.append("".join(pack.facts["run"]["vocab"][i] for i in ids[1:count]).rstrip("\n"))
+    most, n = 17, 6
+    ids, lengths = array("i", [0] * (n * (most + 1))), array("q", [0] * n)
+    ids[0], stop = pack.facts["mark"], array("i", [0])
+    kernel.functions().sample(
+        code.buffer_info()[0], *map(ctypes.addressof, (shared, own, fixed, numbers)),
+        ids.buffer_info()[0], 1, most, pack.facts["mark"], chances.buffer_info()[0], n,
+        lengths.buffer_info()[0], stop.buffer_info()[0],
+    )  # fmt: skip
+    texts = []
+    for i, length in enumerate(lengths):
+        text = ids[i * (most + 1) + 1 : i * (most + 1) + length]
+        texts.append("".join(pack.facts["run"]["vocab"][i] for i in text).rstrip("\n"))
     assert texts == Run(engine="fast").sample(6, seed=0)

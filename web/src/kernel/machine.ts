@@ -101,7 +101,7 @@ export class Machine {
   train(lanes: number, p: Loaded, d: Listed, count: number, batch: number, scalars: number, losses: number, own: number, work: Work): number {
     return this.#call("train", lanes, [
       p.code, p.shared, p.own, p.fixed, p.numbers, d.tokens, d.starts, d.order, 0n, BigInt(count), BigInt(batch),
-      scalars, losses, work.stop, 0n, 1n, BigInt(own), work.meetings, work.partial,
+      scalars, losses, work.stop, 0n, 1n, BigInt(own), work.meetings, work.partial, 0,
     ]);
   }
 
@@ -113,9 +113,23 @@ export class Machine {
     return { surprise: this.double(work.partial, 1)[0]!, tokens };
   }
 
-  /** Goes on with a text of `count` tokens at `ids`; how many it has then. */
-  sample(p: Loaded, ids: number, count: number, most: number, mark: number, chances: number): number {
-    return this.#call("sample", 1, [p.code, p.shared, p.own, p.fixed, p.numbers, ids, BigInt(count), BigInt(most), mark, chances]);
+  /** Goes on with the text of `count` tokens at `ids`, as often as there is room for in `lengths`: how many tokens
+      each text has then. */
+  sample(p: Loaded, ids: number, count: number, most: number, mark: number, chances: number, lengths: number, texts: number, work: Work): number[] {
+    this.#call("sample", 1, [
+      p.code, p.shared, p.own, p.fixed, p.numbers, ids, BigInt(count), BigInt(most), mark, chances, BigInt(texts), lengths,
+      work.stop,
+    ]);
+    return Array.from(new BigInt64Array(this.#memory.buffer, lengths, texts), Number);
+  }
+
+  /** Refuses a program that is not safe to execute in memory of these sizes, on these documents. */
+  check(lanes: number, use: 0 | 1 | 2, p: Loaded, sizes: Sizes, d: Listed | null, counts: [tokens: number, documents: number, order: number]): void {
+    const wrong = this.#call("check", lanes, [
+      p.code, BigInt(sizes.code), BigInt(use), BigInt(sizes.shared), BigInt(sizes.own), BigInt(sizes.fixed), BigInt(sizes.numbers),
+      p.fixed, d?.tokens ?? 0, BigInt(counts[0]), d?.starts ?? 0, BigInt(counts[1]), d?.order ?? 0, BigInt(counts[2]),
+    ]);
+    if (wrong !== 0) throw new Unfit(`The fast engine refuses this program (number ${wrong}).`);
   }
 
   /** The number of the program's first step that makes something other than a finite number, or -1. */
@@ -131,4 +145,6 @@ export class Machine {
   }
 }
 
+/** How many numbers a program and its memory have. */
+export interface Sizes { code: number; shared: number; own: number; fixed: number; numbers: number }
 export interface Work { stop: number; meetings: number; partial: number }

@@ -11,6 +11,7 @@ const REPORT_AFTER = 100; // ms: a run that takes longer is reported as it goes
 const LARGE = 256_000_000; // bytes of memory that are not kept for the next run
 const MOST_SNAPSHOTS = 64_000_000; // bytes of weights that are kept of one run, to look back on
 const SLACK = 128; // numbers, as in pack.py
+const TEXTS = 6; // as in pack.py
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const post = (message: FromKernel, give: Transferable[] = []): void => scope.postMessage(message, give);
@@ -33,6 +34,7 @@ class Job {
   readonly #losses: number;
   readonly #chances: number;
   readonly #ids: number;
+  readonly #lengths: number;
   readonly #single: number; // the weights of one run, where there are several
   #step = 0;
   #told = 0; // losses that were reported
@@ -59,12 +61,26 @@ class Job {
     this.#scalars = m.doubles(facts.scalars[2], read(facts.scalars));
     this.#losses = m.doubles(steps * lanes);
     this.#chances = facts.chances ? m.doubles(facts.chances[2], read(facts.chances)) : 0;
-    this.#ids = m.wholes((facts.run.context ?? 0) + 2);
+    this.#ids = m.wholes(TEXTS * ((facts.run.context ?? 0) + 2));
+    this.#lengths = m.doubles(TEXTS);
     for (const [row, value] of facts.sample?.slots ?? []) {
       const { width } = facts.sample!;
       if (this.#sampling) m.single(this.#sampling.numbers + 4 * row * width, width).fill(value);
     }
+    const { documents: d, held_out: h } = facts;
+    this.#check(0, facts.train, this.#training, this.#documents, d, lanes);
+    if (this.#measuring) this.#check(1, facts.measure!, this.#measuring, this.#heldOut, h, 1);
+    if (this.#sampling) this.#check(2, facts.sample!, this.#sampling, null, null, 1);
     this.#look();
+  }
+
+  #check(use: 0 | 1 | 2, program: Program, loaded: Loaded, listed: Listed | null, d: Documents | null, lanes: number): void {
+    const parts = use === 0 ? 3 : 1; // of weights: and two moments
+    const sizes = {
+      code: program.code[2], shared: parts * this.#pack.facts.parameters * lanes + SLACK, own: program.own,
+      fixed: program.fixed[2] + SLACK * lanes, numbers: program.numbers[2],
+    };
+    this.#m.check(lanes, use, loaded, sizes, listed, d ? [d.tokens[2], d.lengths[2], d.order[2]] : [0, 0, 0]);
   }
 
   #load(program: Program, shared: number, lanes: number): Loaded {
@@ -164,16 +180,13 @@ class Job {
   #written(): string[] {
     const { run, chances, mark } = this.#pack.facts;
     const [most, end] = [(run.context ?? 0) + 1, mark ?? 0];
-    const texts: string[] = [];
-    let drawn = 0;
-    while (this.#sampling && drawn + most - 1 <= chances![2] && texts.length < 6) {
-      this.#m.whole(this.#ids, 1)[0] = end;
-      const count = this.#m.sample(this.#sampling, this.#ids, 1, most, end, this.#chances + 8 * drawn);
-      drawn += count - 1;
-      const ids = this.#m.whole(this.#ids, count).subarray(1);
-      texts.push(Array.from(ids, (i) => run.vocab[i]).join("").replace(/\n$/, ""));
-    }
-    return texts;
+    if (!this.#sampling || chances![2] < TEXTS * (most - 1)) return [];
+    this.#m.whole(this.#ids, 1)[0] = end;
+    const lengths = this.#m.sample(this.#sampling, this.#ids, 1, most, end, this.#chances, this.#lengths, TEXTS, this.#work);
+    return lengths.map((length, i) => {
+      const ids = this.#m.whole(this.#ids + 4 * i * (most + 1), length).subarray(1);
+      return Array.from(ids, (id) => run.vocab[id]).join("").replace(/\n$/, "");
+    });
   }
 
   /** The first `parts` of weights and two moments, without the padding between rows: each weight with its moments. */
@@ -215,7 +228,7 @@ function room({ facts }: Pack): number {
     if (program) bytes += 4 * (program.code[2] + program.own + program.fixed[2] + program.numbers[2] + SLACK * (lanes + 1));
   for (const { tokens, lengths, order } of [facts.documents, facts.held_out])
     bytes += 4 * (tokens[2] + order[2]) + 8 * (lengths[2] + 1);
-  return bytes + 8 * (facts.scalars[2] + steps * lanes + (facts.chances?.[2] ?? 0)) + 4 * (facts.run.context ?? 0) + 64 * 64;
+  return bytes + 8 * (facts.scalars[2] + steps * lanes + (facts.chances?.[2] ?? 0)) + 4 * TEXTS * ((facts.run.context ?? 0) + 4) + 64 * 64;
 }
 
 // ---- Messages ----
