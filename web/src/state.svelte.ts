@@ -192,6 +192,7 @@ export class Page {
   #trainer: Trainer;
   #trained: Trained | null = null;
   #taking: Promise<boolean> | null = null;
+  #runWish: Wish | null = null; // of the run on the page
   #rested = false; // the run on the page is what the reader came to rest with
   #restTimer: ReturnType<typeof setTimeout> | undefined;
   #looked: Trained | null = null; // what the x-ray was made with
@@ -329,7 +330,8 @@ export class Page {
 
   /** Whether changes are trained by themselves. */
   get #follows(): boolean {
-    return this.trainAsIEdit.on && this.#trainer.usable && this.source !== this.hung && this.arrived === null;
+    const own = this.by === "python" && this.runAlive && same(this.#runWish, this.#wish); // the reader trains it step by step
+    return this.trainAsIEdit.on && this.#trainer.usable && this.source !== this.hung && this.arrived === null && !own;
   }
 
   /** Trains what there is now, if that is wanted; then looks through it. */
@@ -603,7 +605,7 @@ export class Page {
   /** Ends the run; its curve stays. */
   async endRun(): Promise<void> {
     this.#whenReady.delete("training");
-    if (this.by === "kernel") return this.#trainer.stop();
+    if (this.by === "kernel") return this.#trainer.stop(true);
     if (this.runStatus !== "running" && this.runStatus !== "paused") return;
     this.runStatus = "done";
     await this.stop();
@@ -635,6 +637,7 @@ export class Page {
     clearTimeout(this.#restTimer);
     const serial = ++this.#runSerial;
     const source = this.source;
+    const wish = this.#wish;
     this.runProblem = null;
     try {
       const run = await this.#ask<RunInfo>("start", "The start of the training", {
@@ -642,6 +645,7 @@ export class Page {
       });
       if (serial !== this.#runSerial) return false;
       this.#trained = null;
+      this.#runWish = wish;
       this.by = "python";
       this.peeksOf = "this";
       this.run = run;
@@ -732,7 +736,8 @@ export class Page {
   #another(wish: Wish): void {
     if (this.by === "python" && this.runStatus === "running") void this.#engine.pause().catch(() => undefined);
     const told = this.run;
-    const again = this.runSource === wish.source && told?.seed === wish.seed && (told.data === wish.data || this.#trained?.wish.data === wish.data);
+    const again = this.#runWish ? same(this.#runWish, wish) : this.runSource === wish.source && told?.seed === wish.seed && told.data === wish.data;
+    this.#runWish = wish;
     if (this.#rested && !again && this.losses.length > 0) this.before = { losses: this.losses, heldOut: this.heldOut.at(-1)?.held_out ?? null };
     if (!again) {
       this.#rested = false;
@@ -953,7 +958,7 @@ export class Page {
     this.waiting = null;
     clearTimeout(this.#reviewTimer);
     this.#lookAgain = false;
-    this.#trainer.stop();
+    this.#trainer.stop(true);
     if (this.runStatus === "running") this.runStatus = "done";
     if (this.sampleStatus === "running") this.sampleStatus = "done";
     // A run whose steps have come is no endless loop: it is given time to end its step, or our measuring of it.

@@ -95,6 +95,11 @@ export class Kernel {
     }, PATIENCE);
   }
 
+  /** No run is reported any more, until the next one. */
+  forget(): void {
+    this.id += 1;
+  }
+
   close(): void {
     clearTimeout(this.#deaf);
     this.#worker?.terminate();

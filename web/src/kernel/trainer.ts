@@ -120,7 +120,9 @@ export class Trainer {
     try {
       const { refused, large, pack } = await this.#hooks.pack(wish, most);
       const wanted = same(wish, this.#wish);
-      if (large) {
+      if (this.#wish === null) {
+        this.#packed = null; // stopped meanwhile
+      } else if (large) {
         this.#packed = null;
         if (wanted && this.#hooks.dragging()) {
           this.#packing = false;
@@ -142,14 +144,16 @@ export class Trainer {
     void this.pump();
   }
 
-  /** Forgets what is wanted, and ends what is trained; it is reported as far as it came. */
-  stop(): void {
+  /** Forgets what is wanted, and ends what is trained; `reported`: it is still reported, as far as it came. */
+  stop(reported = false): void {
     this.#wish = this.#held = null;
     this.#packed = null;
     clearTimeout(this.#timer);
     this.#hooks.waits(null);
     this.#settle(null, "superseded");
     this.kernel.stop();
+    if (!reported) this.kernel.forget();
+    this.#running = null;
   }
 
   /** Python is another one: what it was asked will not be answered. */
