@@ -58,6 +58,7 @@ const TRAINED_SOON = 600; // ms: so long the x-ray of an edit waits for its trai
 const RESTED = 400; // ms after the last change, when Python takes over what was trained
 const FIRST_ALONE = 400; // ms: so long the first training has the machine for itself, before Python is started
 const KNOWN_PATIENCE = 1_700; // ms that Stop waits for a program that has been seen to finish its steps; a loop still ends in two seconds
+const FIRST_SEED = 42; // of the run that comes with the page
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
 export class Page {
@@ -234,6 +235,7 @@ export class Page {
         if (this.ready) void this.#adopt();
       },
     });
+    this.#trainer.start({ source: original, data: "names", seed: FIRST_SEED });
     this.#engine.on("progress", (progress) => this.#onProgress(progress));
     this.#engine.on("ready", (boot) => void this.#onReady(boot as Boot));
     this.#engine.on("train", (event) => this.#onTrainEvent(event));
@@ -252,11 +254,10 @@ export class Page {
       if (location.hash !== this.#ownFragment) void this.#arrive(location.hash);
     });
     await this.#arrive(location.hash);
+    const trained = same(this.#wish, { source: this.original, data: "names", seed: FIRST_SEED }) ? this.#trainer.want(this.#wish) : null;
     const recording = await loadRecording();
-    const original = { source: this.original, data: "names", seed: 42 };
-    const trained = this.#trainer.start(original, () => same(this.#wish, original));
     if (recording && recording.boot.source === this.original) this.#play(recording);
-    await Promise.race([trained, later(FIRST_ALONE)]);
+    if (trained) await Promise.race([trained, later(FIRST_ALONE)]);
     this.#engine.start();
   }
 
@@ -281,8 +282,8 @@ export class Page {
       this.losses = recording.losses;
       this.heldOut = recording.held_out;
       this.samples = recording.samples;
-      this.peeks = recording.peeks;
     }
+    if (this.peeksOf === "recording") this.peeks = recording.peeks;
     if (this.sampleStatus === "recording") this.sampling = recording.sampling;
   }
 
