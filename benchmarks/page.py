@@ -1,13 +1,16 @@
-"""How light the walk's chapters are, and how soon they answer: measured in Chromium.
+"""How light the walk's chapters are, how soon they answer, and how fast the page trains: measured
+in Chromium.
 
 Each chapter is opened with an empty cache on a slow line (1.6 Mbit/s, 150 ms), served compressed as
 a static host serves it. Told are the bytes before Python; when its text is first painted; when the
 largest part of what is first seen stands there, so that it can be read; and when it is alive. Then,
 on a fast line with Python there, how long it takes from an act of the reader until the page has
-drawn the answer.
+drawn the answer. Last the workbench: how soon the page that opens has trained its model; how long
+the kernel takes for it, and Python to lay a run out for the kernel; and while a number is dragged,
+from the move of the mouse to the curve that it leads to.
 
     python benchmarks/page.py            needs the built page (make site) and Chromium
-    python benchmarks/page.py weight     only the first table; `answers`, only the second
+    python benchmarks/page.py weight     only the first table; `answers` or `training`, only that
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ from __future__ import annotations
 import argparse
 import gzip
 import http.server
+import itertools
 import os
 import platform
 import re
 import shutil
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -29,6 +35,11 @@ from typing import Any
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from microgpt.source import ORIGINAL  # noqa: E402
+
 BUILT = Path(os.environ.get("MICROGPT_SITE", ROOT / "microgpt" / "site" / "built"))
 SLOW = {
     "offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 200_000,
@@ -223,10 +234,131 @@ def answers(browser: Browser, base: str) -> None:
             )
 
 
+# ---- Training ----
+
+ENGINE = ROOT / "web" / "generated" / "test-page"  # the page without views, for measuring its parts
+EDIT = ORIGINAL.replace("(x @ fc).relu()", "(x @ fc) * 0.5")
+SEEDS = ([1, 2, 3, 4], [5, 6, 7, 8])
+
+# The moves of the mouse with the number that each leads to, and when the curve of it is drawn.
+DRAGGED = """() => {
+  const field = document.querySelector(".knobs input[id$=-lr]");
+  const facts = document.querySelector(".train .facts");
+  window.moved = new Map();
+  window.drawn = new Map();
+  addEventListener("pointermove", () => {
+    if (!moved.has(Number(field.value))) moved.set(Number(field.value), performance.now());
+  });
+  new MutationObserver(() => requestAnimationFrame(() => {
+    const now = Number(/learning rate ([\\d.e-]+)/.exec(facts.innerText)[1]);
+    if (!drawn.has(now)) drawn.set(now, performance.now());
+  })).observe(facts, { childList: true, subtree: true, characterData: true });
+}"""
+
+
+def row(what: str, values: list[float], unit: str = "ms") -> None:
+    """One line of the table: the smallest, the middle and the largest."""
+    told = "".join(f"{x:10.1f}" for x in (min(values), statistics.median(values), max(values)))
+    print(f"{what:46}{told} {unit}   ({len(values)})", flush=True)
+
+
+def opened(browser: Browser, base: str, rounds: int, python: bool) -> list[float]:
+    """From the opening of the workbench until it shows that it has trained its model."""
+    times = []
+    for _ in range(rounds):
+        with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+            page = context.new_page()
+            held: list[Route] = []
+            if not python:
+                page.route("**/pyodide.asm.wasm", held.append)
+            page.goto(f"{base}/index.html#room=train", wait_until="commit")
+            page.get_by_text("Trained here").wait_for()
+            times.append(page.evaluate("performance.now()"))
+            for route in held:
+                route.abort()
+    return times
+
+
+def parts(browser: Browser, address: str, rounds: int) -> None:
+    """The kernel and the packing on their own."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        while page.evaluate("engine.status") != "ready":
+            page.wait_for_timeout(50)
+
+        def trained(source: str | None = None, **more: object) -> dict[str, float]:
+            asked = None if source is None else {"source": source, **more}
+            found: dict[str, float] = page.evaluate("asked => trainNow(asked)", asked)
+            return found
+
+        first = trained()
+        row("the first 1,000 steps, Python there", [1000 * first["seconds"]])
+        runs = [trained() for _ in range(4 * rounds)]
+        row("1,000 steps, measured and sampled 11 times", [1000 * r["seconds"] for r in runs])
+        rates = [ORIGINAL.replace("lr=0.01", f"lr=0.0{i}") for i in range(11, 11 + 2 * rounds)]
+        trained(ORIGINAL)
+        row("packing, another number of train or init", [trained(s)["packing"] for s in rates])
+        edits = [EDIT.replace("0.5", f"0.{i}") for i in range(11, 11 + 2 * rounds)]
+        row("packing, an edit of the model", [trained(s)["packing"] for s in edits])
+        times = []
+        for i in range(rounds):
+            edit = EDIT.replace("0.5", f"0.{50 + i}")
+            begun = time.perf_counter()
+            for seeds in SEEDS:
+                for source in (ORIGINAL, edit):
+                    trained(source, seeds=seeds, lanes=4)
+            times.append(1000 * (time.perf_counter() - begun))
+        row("two programs, eight paired seeds each", times)
+
+
+def dragging(browser: Browser, base: str) -> None:
+    """While the learning rate is dragged: how often the curve is drawn, and how late."""
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(f"{base}/index.html#room=train")
+        page.locator(".engine .status", has_text="ready").wait_for(state="attached", timeout=90_000)
+        page.wait_for_timeout(3000)
+        box = page.locator(".knobs li label", has_text="lr").bounding_box()
+        assert box is not None
+        x, y = box["x"] + 10, box["y"] + 8
+        page.evaluate(DRAGGED)
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for i in range(240):
+            page.mouse.move(x + i, y)
+            page.wait_for_timeout(16)
+        page.mouse.up()
+        page.wait_for_timeout(1000)
+        moved, drawn = (dict(page.evaluate(f"[...{name}]")) for name in ("moved", "drawn"))
+    late = [drawn[number] - moved[number] for number in drawn if number in moved]
+    row("dragged: from the move to its curve", late)
+    times = sorted(drawn.values())
+    row("dragged: from a curve to the next", [b - a for a, b in itertools.pairwise(times)])
+
+
+def training(browser: Browser, base: str, rounds: int) -> None:
+    """Print how fast the workbench trains."""
+    script = ROOT / "web" / "scripts" / "build.py"
+    command = [sys.executable, str(script), "--mode", "test", "--out", str(ENGINE)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    handler = partial(Compressing, directory=str(ENGINE))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"{'training the file on the names':46}{'min':>10}{'median':>10}{'max':>10}")
+    row("opened: trained, before Python", opened(browser, base, rounds, python=False))
+    row("opened: trained, Python loading beside it", opened(browser, base, rounds, python=True))
+    parts(browser, f"http://127.0.0.1:{server.server_port}/engine-test.html", rounds)
+    dragging(browser, base)
+    server.shutdown()
+
+
 def main() -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("table", nargs="?", choices=["weight", "answers"], help="only this one")
+    parser.add_argument(
+        "table", nargs="?", choices=["weight", "answers", "training"], help="only this one"
+    )
     parser.add_argument(
         "--rounds", type=int, default=3, help="loads of each chapter; the median is told"
     )
@@ -243,12 +375,14 @@ def main() -> int:
             f"Chromium {browser.version}, {platform.machine()}, {os.cpu_count()} cores "
             f"(load {load:.1f}), {time.strftime('%Y-%m-%d')}"
         )
-        if chosen.table != "answers":
+        if chosen.table in (None, "weight"):
             weigh(browser, base, chosen.rounds)
-        if chosen.table != "weight":
-            if chosen.table is None:
-                print()
+        if chosen.table in (None, "answers"):
+            print("" if chosen.table else "\n", end="")
             answers(browser, base)
+        if chosen.table in (None, "training"):
+            print("" if chosen.table else "\n", end="")
+            training(browser, base, chosen.rounds)
         browser.close()
     server.shutdown()
     return 0

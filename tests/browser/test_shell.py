@@ -83,16 +83,16 @@ def test_alive_before_python(visit: Visit) -> None:
 def test_what_is_asked_before_python_runs_when_it_is_there(visit: Visit) -> None:
     visit.hold_python()
     page = visit.open("room=train")
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Watch it slowly").click()
     expect(page.get_by_text("training starts when it is ready")).to_be_visible()
     page.get_by_role("button", name="Raise n_layer").click()
     expect(page.get_by_role("textbox", name="n_layer")).to_have_value("1")
     visit.release_python()
     expect(page.get_by_role("tabpanel")).to_contain_text(
-        re.compile(r"Step [1-9]\d* of 1,000"), timeout=90_000
+        re.compile(r"Step [1-9][\d,]* of 1,000"), timeout=90_000
     )
     expect(page.get_by_role("textbox", name="n_layer")).to_have_value("2")
-    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("7,264 weights")).to_be_visible(timeout=20_000)  # the edit is trained
 
 
 def test_without_python_the_recording_stays_and_retry_is_offered(visitor: Open) -> None:
@@ -241,8 +241,8 @@ def test_an_endless_loop_that_only_sampling_meets_is_stopped_as_soon(
     edit(page, "yield total", 'train.__doc__ = "it has trained"; yield total')
     edit(page, "logits = gpt(encode(text, vocab)[:-1]", loop)
     visit.ready()
-    page.get_by_role("button", name="Start", exact=True).click()
     room = page.get_by_role("tabpanel")
+    page.get_by_role("button", name="Watch it slowly").click()
     if trained:
         expect(room).to_contain_text(re.compile(r"Step [1-9]\d* of 1,000"), timeout=30_000)
     expect(page.get_by_text("has been running for").first).to_be_visible(timeout=20_000)
@@ -268,7 +268,7 @@ def test_training_starts_pauses_steps_and_starts_over(visit: Visit) -> None:
     page = visit.open("room=train")
     visit.ready()
     room = page.get_by_role("tabpanel")
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Watch it slowly").click()
     expect(room).to_contain_text(re.compile(r"Step ([1-9]\d) of 1,000"), timeout=30_000)
     page.get_by_role("button", name="Pause").click()
     visit.ready()
@@ -314,6 +314,7 @@ def test_samples_are_drawn_from_the_trained_model(visit: Visit) -> None:
 def test_an_edit_ends_the_pause_and_is_what_trains_next(visit: Visit) -> None:
     page = visit.open("room=train")
     visit.ready()
+    page.get_by_role("checkbox", name="Train as I edit").uncheck()
     page.get_by_role("button", name="One step").click()
     expect(page.get_by_role("tabpanel")).to_contain_text("Step 1 of 1,000", timeout=20_000)
     page.get_by_role("textbox", name="steps").fill("500")

@@ -66,7 +66,7 @@ def test_the_page_trains_before_python_is_there(visit: Visit) -> None:
     )
     assert abs(held_out(page) - run.held_out_loss(50)) < 0.02
     expect(page.get_by_text("told when Python is there")).to_be_visible()
-    expect(page.locator(".strip")).to_contain_text("step 500")
+    expect(page.get_by_role("list", name="Samples by step")).to_contain_text("step 500")
     page.evaluate(AXE.read_text(encoding="utf-8"))
     assert page.evaluate("axe.run().then((found) => found.violations.map((v) => v.id))") == []
 
@@ -236,7 +236,9 @@ def test_other_data_are_trained_at_once(visit: Visit) -> None:
     expect(page.get_by_role("tabpanel")).to_contain_text(TRAINED)
     page.get_by_role("combobox", name="Learn from").select_option("copy")
     expect(page.get_by_text("3,648 weights")).to_be_visible(timeout=SOON)
-    expect(page.locator(".tokens")).to_contain_text("|", timeout=SOON)
+    expect(page.get_by_role("list", name=re.compile("tokens that the model reads"))).to_contain_text(
+        ">", timeout=SOON
+    )
 
 
 def test_python_takes_over_what_the_kernel_has_trained(visit: Visit) -> None:

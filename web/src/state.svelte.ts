@@ -58,6 +58,7 @@ const TRAINED_SOON = 600; // ms: so long the x-ray of an edit waits for its trai
 const RESTED = 400; // ms after the last change, when Python takes over what was trained
 const FIRST_ALONE = 400; // ms: so long the first training has the machine for itself, before Python is started
 const KNOWN_PATIENCE = 1_700; // ms that Stop waits for a program that has been seen to finish its steps; a loop still ends in two seconds
+const FIRST_SEED = 42; // of the run that comes with the page
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
 export class Page {
@@ -192,6 +193,7 @@ export class Page {
   #trainer: Trainer;
   #trained: Trained | null = null;
   #taking: Promise<boolean> | null = null;
+  #runWish: Wish | null = null; // of the run on the page
   #rested = false; // the run on the page is what the reader came to rest with
   #restTimer: ReturnType<typeof setTimeout> | undefined;
   #looked: Trained | null = null; // what the x-ray was made with
@@ -233,6 +235,7 @@ export class Page {
         if (this.ready) void this.#adopt();
       },
     });
+    this.#trainer.start({ source: original, data: "names", seed: FIRST_SEED });
     this.#engine.on("progress", (progress) => this.#onProgress(progress));
     this.#engine.on("ready", (boot) => void this.#onReady(boot as Boot));
     this.#engine.on("train", (event) => this.#onTrainEvent(event));
@@ -251,11 +254,10 @@ export class Page {
       if (location.hash !== this.#ownFragment) void this.#arrive(location.hash);
     });
     await this.#arrive(location.hash);
+    const trained = same(this.#wish, { source: this.original, data: "names", seed: FIRST_SEED }) ? this.#trainer.want(this.#wish) : null;
     const recording = await loadRecording();
-    const original = { source: this.original, data: "names", seed: 42 };
-    const trained = this.#trainer.start(original, () => same(this.#wish, original));
     if (recording && recording.boot.source === this.original) this.#play(recording);
-    await Promise.race([trained, later(FIRST_ALONE)]);
+    if (trained) await Promise.race([trained, later(FIRST_ALONE)]);
     this.#engine.start();
   }
 
@@ -280,8 +282,8 @@ export class Page {
       this.losses = recording.losses;
       this.heldOut = recording.held_out;
       this.samples = recording.samples;
-      this.peeks = recording.peeks;
     }
+    if (this.peeksOf === "recording") this.peeks = recording.peeks;
     if (this.sampleStatus === "recording") this.sampling = recording.sampling;
   }
 
@@ -329,7 +331,8 @@ export class Page {
 
   /** Whether changes are trained by themselves. */
   get #follows(): boolean {
-    return this.trainAsIEdit.on && this.#trainer.usable && this.source !== this.hung && this.arrived === null;
+    const own = this.by === "python" && this.runAlive && same(this.#runWish, this.#wish); // the reader trains it step by step
+    return this.trainAsIEdit.on && this.#trainer.usable && this.source !== this.hung && this.arrived === null && !own;
   }
 
   /** Trains what there is now, if that is wanted; then looks through it. */
@@ -603,7 +606,7 @@ export class Page {
   /** Ends the run; its curve stays. */
   async endRun(): Promise<void> {
     this.#whenReady.delete("training");
-    if (this.by === "kernel") return this.#trainer.stop();
+    if (this.by === "kernel") return this.#trainer.stop(true);
     if (this.runStatus !== "running" && this.runStatus !== "paused") return;
     this.runStatus = "done";
     await this.stop();
@@ -635,6 +638,7 @@ export class Page {
     clearTimeout(this.#restTimer);
     const serial = ++this.#runSerial;
     const source = this.source;
+    const wish = this.#wish;
     this.runProblem = null;
     try {
       const run = await this.#ask<RunInfo>("start", "The start of the training", {
@@ -642,6 +646,7 @@ export class Page {
       });
       if (serial !== this.#runSerial) return false;
       this.#trained = null;
+      this.#runWish = wish;
       this.by = "python";
       this.peeksOf = "this";
       this.run = run;
@@ -732,7 +737,8 @@ export class Page {
   #another(wish: Wish): void {
     if (this.by === "python" && this.runStatus === "running") void this.#engine.pause().catch(() => undefined);
     const told = this.run;
-    const again = this.runSource === wish.source && told?.seed === wish.seed && (told.data === wish.data || this.#trained?.wish.data === wish.data);
+    const again = this.#runWish ? same(this.#runWish, wish) : this.runSource === wish.source && told?.seed === wish.seed && told.data === wish.data;
+    this.#runWish = wish;
     if (this.#rested && !again && this.losses.length > 0) this.before = { losses: this.losses, heldOut: this.heldOut.at(-1)?.held_out ?? null };
     if (!again) {
       this.#rested = false;
@@ -953,7 +959,7 @@ export class Page {
     this.waiting = null;
     clearTimeout(this.#reviewTimer);
     this.#lookAgain = false;
-    this.#trainer.stop();
+    this.#trainer.stop(true);
     if (this.runStatus === "running") this.runStatus = "done";
     if (this.sampleStatus === "running") this.sampleStatus = "done";
     // A run whose steps have come is no endless loop: it is given time to end its step, or our measuring of it.

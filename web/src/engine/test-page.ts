@@ -34,10 +34,9 @@ kernel.on("failed", (message) => heard({ message }));
 
 window.trainNow = async (args) => {
   const begun = performance.now();
-  const first = args === null ? await kernel.first() : null;
   const answer = args === null ? null : await engine.exchange<{ refused: string | null }>("pack", args);
-  const pack = first ?? answer?.parcel;
-  if (!pack) return { refused: answer?.ok.refused ?? "There is no pack." };
+  const pack = answer === null ? null : answer.parcel;
+  if (pack === undefined) return { refused: answer?.ok.refused };
   const packed = performance.now();
   const reports: Report[] = [];
   const problem = await new Promise<string | null>((resolve) => {

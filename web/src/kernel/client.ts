@@ -17,6 +17,8 @@ export interface KernelEvents {
   report: Report;
   /** This run cannot be trained, in a sentence. */
   refused: { id: number; message: string };
+  /** The pack that should have come with the page did not. */
+  missing: { id: number };
 }
 
 export class Kernel {
@@ -26,7 +28,7 @@ export class Kernel {
   busy = false;
   readonly #beside: string | URL;
   #worker: Worker | null = null;
-  #waiting: ArrayBuffer | null = null;
+  #waiting: { train: ArrayBuffer | null } | null = null;
   #deaf: ReturnType<typeof setTimeout> | undefined;
   #listeners = new Map<string, Set<(value: never) => void>>();
 
@@ -57,28 +59,24 @@ export class Kernel {
       event.preventDefault();
       this.#fail("The fast engine could not be started; Python does the training.");
     };
-    this.#send({ kernel: new URL(__KERNEL__.file, this.#beside).href });
+    const [kernel, first] = [__KERNEL__.file, __KERNEL__.first].map((name) => new URL(name, this.#beside).href);
+    this.#send({ kernel: kernel!, first: first! });
   }
 
-  /** The pack of the original file that came with the page; null where there is none. */
-  async first(): Promise<ArrayBuffer | null> {
-    if (__KERNEL__ === null) return null;
-    try {
-      const answer = await fetch(new URL(__KERNEL__.first, this.#beside));
-      if (!answer.ok || !answer.body) return null;
-      return await new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-    } catch {
-      return null;
-    }
-  }
-
-  /** Trains a pack, in place of whatever is being trained; its number. */
-  train(pack: ArrayBuffer): number {
+  /** Trains a pack, or with null the one that came with the page, in place of whatever is trained; its number. */
+  train(pack: ArrayBuffer | null): number {
     this.id += 1;
     this.busy = true;
-    if (this.status === "ready") this.#send({ train: pack, id: this.id }, [pack]);
-    else this.#waiting = pack;
+    this.#waiting = { train: pack };
+    if (this.status === "ready") this.#begin();
     return this.id;
+  }
+
+  #begin(): void {
+    if (!this.#waiting) return;
+    const { train } = this.#waiting;
+    this.#waiting = null;
+    this.#send({ train, id: this.id }, train ? [train] : []);
   }
 
   /** Ends the run, which is reported as far as it came; a worker that does not answer is ended, and another started. */
@@ -93,6 +91,11 @@ export class Kernel {
       this.#worker = null;
       this.start();
     }, PATIENCE);
+  }
+
+  /** No run is reported any more, until the next one. */
+  forget(): void {
+    this.id += 1;
   }
 
   close(): void {
@@ -121,16 +124,16 @@ export class Kernel {
       case "ready":
         this.status = "ready";
         this.#tell("ready", undefined);
-        if (this.#waiting) this.#send({ train: this.#waiting, id: this.id }, [this.#waiting]);
-        this.#waiting = null;
-        return;
+        return this.#begin();
       case "failed":
         return this.#fail(message.message);
       case "stopped":
         return;
       case "refused":
+      case "missing":
         if (message.id !== this.id) return;
         this.busy = false;
+        if (message.event === "missing") return this.#tell("missing", message);
         return this.#tell("refused", message);
       case "report":
         if (message.id !== this.id) return;

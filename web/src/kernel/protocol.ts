@@ -2,8 +2,11 @@
 
 import type { RunInfo } from "../types";
 
-/** `kernel`: the address of its file; `train`: a pack, which takes the place of the one before. */
-export type ToKernel = { kernel: string } | { train: ArrayBuffer; id: number } | { stop: true };
+/**
+ * `kernel`: the address of its file, and of the pack that comes with the page; `train`: a pack, which takes the place
+ * of the one before, or null for the one that came with the page.
+ */
+export type ToKernel = { kernel: string; first: string } | { train: ArrayBuffer | null; id: number } | { stop: true };
 
 export interface Snapshot { step: number; weights: Float32Array<ArrayBuffer> }
 /** Of each run, how surprised it is by text that it never trains on; null where that cannot be measured. */
@@ -35,5 +38,6 @@ export type FromKernel =
   | { event: "ready" }
   | { event: "failed"; message: string }
   | { event: "refused"; id: number; message: string }
+  | { event: "missing"; id: number } // the pack that should have come with the page
   | { event: "stopped" }
   | ({ event: "report" } & Report);

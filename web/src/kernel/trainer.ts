@@ -44,10 +44,10 @@ export class Trainer {
   #packed: Wish | null = null; // the last that was packed, or is being packed
   #ended: End | null = null; // and what came of it
   #packing = false;
-  #held: { wish: Wish; pack: ArrayBuffer } | null = null;
+  #held: { wish: Wish; pack: ArrayBuffer | null } | null = null; // null: the one that came with the page
   #running: { wish: Wish; id: number; since: number } | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #first: { wish: Wish; pack: ArrayBuffer } | null = null;
+  #first: Wish | null = null;
   #wishes = new Map<number, Wish>();
   #told = 0; // the last run that was reported
   #waiters: { wish: Wish; resolve: (end: End) => void }[] = [];
@@ -63,6 +63,10 @@ export class Trainer {
       this.#settle(wish, "refused");
       hooks.refused(message, wish);
       this.#flush();
+    });
+    kernel.on("missing", () => {
+      this.#running = this.#first = this.#packed = null;
+      void this.pump();
     });
     kernel.on("failed", (message) => {
       this.#running = this.#held = null;
@@ -80,13 +84,11 @@ export class Trainer {
     return this.#running !== null;
   }
 
-  /** Starts the kernel, and with it the run that came with the page, if that is what is wanted. */
-  async start(original: Wish, wanted: () => boolean): Promise<End> {
-    if (!this.usable) return "refused";
+  /** Starts the kernel: the sooner the better. `original`: the run whose pack comes with the page. */
+  start(original: Wish): void {
+    if (!this.usable) return;
+    this.#first = original;
     this.kernel.start();
-    const pack = await this.kernel.first();
-    if (pack) this.#first = { wish: original, pack };
-    return pack && wanted() ? this.want(original) : "superseded";
   }
 
   /** Trains this in place of whatever was wanted before; resolves when it is trained, or will not be. */
@@ -105,12 +107,12 @@ export class Trainer {
   async pump(): Promise<void> {
     const wish = this.#wish;
     if (this.#packing || this.#held || wish === null || same(wish, this.#packed)) return;
-    if (this.#first && same(wish, this.#first.wish)) {
+    if (same(wish, this.#first)) {
       this.#packed = wish;
       this.#ended = null;
       this.#hooks.waits(null);
       this.#hooks.refused(null, wish);
-      return this.#offer(wish, this.#first.pack.slice(0));
+      return this.#offer(wish, null);
     }
     if (!this.#hooks.ready()) return this.#hooks.waits("python");
     this.#packing = true;
@@ -120,7 +122,9 @@ export class Trainer {
     try {
       const { refused, large, pack } = await this.#hooks.pack(wish, most);
       const wanted = same(wish, this.#wish);
-      if (large) {
+      if (this.#wish === null) {
+        this.#packed = null; // stopped meanwhile
+      } else if (large) {
         this.#packed = null;
         if (wanted && this.#hooks.dragging()) {
           this.#packing = false;
@@ -142,14 +146,16 @@ export class Trainer {
     void this.pump();
   }
 
-  /** Forgets what is wanted, and ends what is trained; it is reported as far as it came. */
-  stop(): void {
+  /** Forgets what is wanted, and ends what is trained; `reported`: it is still reported, as far as it came. */
+  stop(reported = false): void {
     this.#wish = this.#held = null;
     this.#packed = null;
     clearTimeout(this.#timer);
     this.#hooks.waits(null);
     this.#settle(null, "superseded");
     this.kernel.stop();
+    if (!reported) this.kernel.forget();
+    this.#running = null;
   }
 
   /** Python is another one: what it was asked will not be answered. */
@@ -157,7 +163,7 @@ export class Trainer {
     if (this.#packing) this.#packed = null;
   }
 
-  #offer(wish: Wish, pack: ArrayBuffer): void {
+  #offer(wish: Wish, pack: ArrayBuffer | null): void {
     this.#held = { wish, pack };
     clearTimeout(this.#timer);
     const left = this.#running ? this.#running.since + PATIENCE - performance.now() : 0;

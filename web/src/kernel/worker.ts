@@ -19,6 +19,8 @@ const post = (message: FromKernel, give: Transferable[] = []): void => scope.pos
 let compiled: WebAssembly.Module | null = null;
 let machine: Machine | null = null;
 let job: Job | null = null;
+let first: Promise<ArrayBuffer | null> = Promise.resolve(null); // the pack that came with the page
+let newest = 0; // the run that was asked for last
 
 class Job {
   readonly id: number;
@@ -264,6 +266,23 @@ function train(bytes: ArrayBuffer, id: number): void {
   }
 }
 
+async function trainFirst(id: number): Promise<void> {
+  const pack = await first;
+  if (id !== newest) return;
+  if (pack) train(pack.slice(0), id);
+  else post({ event: "missing", id });
+}
+
+async function fetchFirst(address: string): Promise<ArrayBuffer | null> {
+  try {
+    const answer = await fetch(address);
+    if (!answer.ok || !answer.body) return null;
+    return await new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  } catch {
+    return null;
+  }
+}
+
 async function load(address: string): Promise<void> {
   if (typeof WebAssembly !== "object") {
     post({ event: "failed", message: "This browser has no WebAssembly, which the fast engine needs; Python does the training." });
@@ -286,9 +305,14 @@ async function load(address: string): Promise<void> {
 }
 
 scope.onmessage = ({ data }: MessageEvent<ToKernel>) => {
-  if ("kernel" in data) void load(data.kernel);
-  else if ("train" in data) train(data.train, data.id);
-  else if (job) {
+  if ("kernel" in data) {
+    first = fetchFirst(data.first);
+    void load(data.kernel);
+  } else if ("train" in data) {
+    newest = data.id;
+    if (data.train) train(data.train, data.id);
+    else void trainFirst(data.id);
+  } else if (job) {
     job.end();
     job = null;
   } else post({ event: "stopped" });
