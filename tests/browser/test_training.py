@@ -236,9 +236,8 @@ def test_other_data_are_trained_at_once(visit: Visit) -> None:
     expect(page.get_by_role("tabpanel")).to_contain_text(TRAINED)
     page.get_by_role("combobox", name="Learn from").select_option("copy")
     expect(page.get_by_text("3,648 weights")).to_be_visible(timeout=SOON)
-    expect(page.get_by_role("list", name=re.compile("tokens that the model reads"))).to_contain_text(
-        ">", timeout=SOON
-    )
+    tokens = page.get_by_role("list", name=re.compile("tokens that the model reads"))
+    expect(tokens).to_contain_text(">", timeout=SOON)
 
 
 def test_python_takes_over_what_the_kernel_has_trained(visit: Visit) -> None:
