@@ -161,6 +161,7 @@ export class Page {
     });
   });
   #refused = $derived(this.refusal !== null && same(this.refusal.wish, { source: this.source, data: this.data, seed: this.seed }) ? this.refusal.message : null);
+  readonly carriesKernel = Kernel.carried;
   /** Whether Train trains with the kernel. */
   fast = $derived(this.unusable === null && Kernel.carried && this.#refused === null);
   /** Why Python does the training, in a sentence; null where the kernel does. */
