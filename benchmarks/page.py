@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from microgpt.source import ORIGINAL  # noqa: E402
+from microgpt import source as file  # noqa: E402
 
 BUILT = Path(os.environ.get("MICROGPT_SITE", ROOT / "microgpt" / "site" / "built"))
 SLOW = {
@@ -237,8 +237,17 @@ def answers(browser: Browser, base: str) -> None:
 # ---- Training ----
 
 ENGINE = ROOT / "web" / "generated" / "test-page"  # the page without views, for measuring its parts
+ORIGINAL = file.ORIGINAL
 EDIT = ORIGINAL.replace("(x @ fc).relu()", "(x @ fc) * 0.5")
-SEEDS = ([1, 2, 3, 4], [5, 6, 7, 8])
+COMPARED = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const begun = performance.now();
+  document.querySelector(".compared button").click();
+  await frame();
+  await frame();
+  while (!document.querySelector(".compared b")) await frame();
+  return performance.now() - begun;
+}"""
 
 # The moves of the mouse with the number that each leads to, and when the curve of it is drawn.
 DRAGGED = """() => {
@@ -301,15 +310,26 @@ def parts(browser: Browser, address: str, rounds: int) -> None:
         row("packing, another number of train or init", [trained(s)["packing"] for s in rates])
         edits = [EDIT.replace("0.5", f"0.{i}") for i in range(11, 11 + 2 * rounds)]
         row("packing, an edit of the model", [trained(s)["packing"] for s in edits])
-        times = []
-        for i in range(rounds):
-            edit = EDIT.replace("0.5", f"0.{50 + i}")
-            begun = time.perf_counter()
-            for seeds in SEEDS:
-                for source in (ORIGINAL, edit):
-                    trained(source, seeds=seeds, lanes=4)
-            times.append(1000 * (time.perf_counter() - begun))
-        row("two programs, eight paired seeds each", times)
+        lanes = [trained(ORIGINAL, seeds=[1, 2, 3, 4], lanes=4) for _ in range(rounds + 1)][1:]
+        row("four seeds in the lanes, measured once", [1000 * r["seconds"] for r in lanes])
+
+
+def compared(browser: Browser, base: str, rounds: int) -> list[float]:
+    """From the click until the page says how an edit compares with the original over eight seeds,
+    which takes sixteen runs.
+    """
+    times = []
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(f"{base}/index.html#room=train&{file.encode_link({'source': EDIT})}")
+        page.get_by_role("button", name="Use this edit").click()
+        button = page.get_by_role("button", name="Compare with the original")
+        button.wait_for(timeout=90_000)
+        page.wait_for_timeout(3000)
+        for _ in range(rounds):
+            times.append(page.evaluate(COMPARED))
+            page.wait_for_timeout(500)
+    return times
 
 
 def dragging(browser: Browser, base: str) -> None:
@@ -349,6 +369,7 @@ def training(browser: Browser, base: str, rounds: int) -> None:
     row("opened: trained, before Python", opened(browser, base, rounds, python=False))
     row("opened: trained, Python loading beside it", opened(browser, base, rounds, python=True))
     parts(browser, f"http://127.0.0.1:{server.server_port}/engine-test.html", rounds)
+    row("an edit and the original, eight paired seeds", compared(browser, base, 2 * rounds))
     dragging(browser, base)
     server.shutdown()
 
