@@ -74,6 +74,15 @@ class Compressing(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Says nothing of a browser that was closed while it read."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        pass
+
+
 def chapters() -> list[str]:
     """The chapters' names, in order."""
     text = (BUILT / "walk" / "index.html").read_text(encoding="utf-8")
@@ -274,17 +283,17 @@ def row(what: str, values: list[float], unit: str = "ms") -> None:
 def opened(browser: Browser, base: str, rounds: int, python: bool) -> list[float]:
     """From the opening of the workbench until it shows that it has trained its model."""
     times = []
+    held: list[Route] = []
     for _ in range(rounds):
         with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
             page = context.new_page()
-            held: list[Route] = []
             if not python:
-                page.route("**/pyodide.asm.wasm", held.append)
+                page.route("**/pyodide.asm.wasm", lambda route: held.append(route))
             page.goto(f"{base}/index.html#room=train", wait_until="commit")
             page.get_by_text("Trained here").wait_for()
             times.append(page.evaluate("performance.now()"))
-            for route in held:
-                route.abort()
+            while held:
+                held.pop().abort()
     return times
 
 
@@ -363,7 +372,7 @@ def training(browser: Browser, base: str, rounds: int) -> None:
     command = [sys.executable, str(script), "--mode", "test", "--out", str(ENGINE)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     handler = partial(Compressing, directory=str(ENGINE))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"{'training the file on the names':46}{'min':>10}{'median':>10}{'max':>10}")
     row("opened: trained, before Python", opened(browser, base, rounds, python=False))
@@ -385,7 +394,7 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     handler = partial(Compressing, directory=str(BUILT))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
     own = shutil.which("chromium") or shutil.which("chromium-browser")
