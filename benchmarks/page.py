@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from microgpt.source import ORIGINAL  # noqa: E402
+from microgpt import source as file  # noqa: E402
 
 BUILT = Path(os.environ.get("MICROGPT_SITE", ROOT / "microgpt" / "site" / "built"))
 SLOW = {
@@ -71,6 +71,15 @@ class Compressing(http.server.SimpleHTTPRequestHandler):
         return None
 
     def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Says nothing of a browser that was closed while it read."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
         pass
 
 
@@ -237,8 +246,17 @@ def answers(browser: Browser, base: str) -> None:
 # ---- Training ----
 
 ENGINE = ROOT / "web" / "generated" / "test-page"  # the page without views, for measuring its parts
+ORIGINAL = file.ORIGINAL
 EDIT = ORIGINAL.replace("(x @ fc).relu()", "(x @ fc) * 0.5")
-SEEDS = ([1, 2, 3, 4], [5, 6, 7, 8])
+COMPARED = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const begun = performance.now();
+  document.querySelector(".compared button").click();
+  await frame();
+  await frame();
+  while (!document.querySelector(".compared b")) await frame();
+  return performance.now() - begun;
+}"""
 
 # The moves of the mouse with the number that each leads to, and when the curve of it is drawn.
 DRAGGED = """() => {
@@ -265,17 +283,17 @@ def row(what: str, values: list[float], unit: str = "ms") -> None:
 def opened(browser: Browser, base: str, rounds: int, python: bool) -> list[float]:
     """From the opening of the workbench until it shows that it has trained its model."""
     times = []
+    held: list[Route] = []
     for _ in range(rounds):
         with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
             page = context.new_page()
-            held: list[Route] = []
             if not python:
-                page.route("**/pyodide.asm.wasm", held.append)
+                page.route("**/pyodide.asm.wasm", lambda route: held.append(route))
             page.goto(f"{base}/index.html#room=train", wait_until="commit")
             page.get_by_text("Trained here").wait_for()
             times.append(page.evaluate("performance.now()"))
-            for route in held:
-                route.abort()
+            while held:
+                held.pop().abort()
     return times
 
 
@@ -301,15 +319,26 @@ def parts(browser: Browser, address: str, rounds: int) -> None:
         row("packing, another number of train or init", [trained(s)["packing"] for s in rates])
         edits = [EDIT.replace("0.5", f"0.{i}") for i in range(11, 11 + 2 * rounds)]
         row("packing, an edit of the model", [trained(s)["packing"] for s in edits])
-        times = []
-        for i in range(rounds):
-            edit = EDIT.replace("0.5", f"0.{50 + i}")
-            begun = time.perf_counter()
-            for seeds in SEEDS:
-                for source in (ORIGINAL, edit):
-                    trained(source, seeds=seeds, lanes=4)
-            times.append(1000 * (time.perf_counter() - begun))
-        row("two programs, eight paired seeds each", times)
+        lanes = [trained(ORIGINAL, seeds=[1, 2, 3, 4], lanes=4) for _ in range(rounds + 1)][1:]
+        row("four seeds in the lanes, measured once", [1000 * r["seconds"] for r in lanes])
+
+
+def compared(browser: Browser, base: str, rounds: int) -> list[float]:
+    """From the click until the page says how an edit compares with the original over eight seeds,
+    which takes sixteen runs.
+    """
+    times = []
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(f"{base}/index.html#room=train&{file.encode_link({'source': EDIT})}")
+        page.get_by_role("button", name="Use this edit").click()
+        button = page.get_by_role("button", name="Compare with the original")
+        button.wait_for(timeout=90_000)
+        page.wait_for_timeout(3000)
+        for _ in range(rounds):
+            times.append(page.evaluate(COMPARED))
+            page.wait_for_timeout(500)
+    return times
 
 
 def dragging(browser: Browser, base: str) -> None:
@@ -343,12 +372,13 @@ def training(browser: Browser, base: str, rounds: int) -> None:
     command = [sys.executable, str(script), "--mode", "test", "--out", str(ENGINE)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     handler = partial(Compressing, directory=str(ENGINE))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"{'training the file on the names':46}{'min':>10}{'median':>10}{'max':>10}")
     row("opened: trained, before Python", opened(browser, base, rounds, python=False))
     row("opened: trained, Python loading beside it", opened(browser, base, rounds, python=True))
     parts(browser, f"http://127.0.0.1:{server.server_port}/engine-test.html", rounds)
+    row("an edit and the original, eight paired seeds", compared(browser, base, 2 * rounds))
     dragging(browser, base)
     server.shutdown()
 
@@ -364,7 +394,7 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     handler = partial(Compressing, directory=str(BUILT))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
     own = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -154,6 +154,12 @@ class Session:
         self.run, self.sampling = run, None
         return about(run)
 
+    def paired(self, ours: list[float], theirs: list[float]) -> Plain:
+        """Two programs compared over the same seeds: their means, and the difference's interval."""
+        from microgpt.live import paired
+
+        return {**paired(ours, theirs)}
+
     def documents(self, data: str = "names") -> Plain:
         """All documents of a corpus, so that the page can say of a sample that it is one."""
         return {"documents": list(_corpus(data).docs)}
@@ -313,9 +319,9 @@ class Session:
 
 
 CALLS = (
-    "boot", "check", "set_knob", "xray", "start", "adopt", "pack", "take", "documents", "advance",
-    "measure", "samples", "peek", "checkpoint", "sample_start", "sample_next", "instrument",
-    "exercise", "link", "unlink",
+    "boot", "check", "set_knob", "xray", "start", "adopt", "pack", "take", "documents", "paired",
+    "advance", "measure", "samples", "peek", "checkpoint", "sample_start", "sample_next",
+    "instrument", "exercise", "link", "unlink",
 )  # fmt: skip
 _session = Session()
 

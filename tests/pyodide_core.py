@@ -142,6 +142,20 @@ def check_xray() -> list[Any]:
     return [len(seen["tensors"]), len(seen["values"]), len(seen["calls"]), shapes]
 
 
+def check_pack() -> list[Any]:
+    """A run for the page's kernel: as it is made the first time, and with another number."""
+    edit = source.ORIGINAL.replace("lr=0.01", "lr=0.02")
+    told = []
+    for program in (source.ORIGINAL, edit, source.ORIGINAL.replace("relu()", "exp()")):
+        assert ask("pack", source=program) == {"refused": None, "large": False}
+        content = bridge.parcel()
+        assert content is not None
+        length = int.from_bytes(content[4:8], "little")
+        facts = json.loads(content[8 : 8 + length])
+        told += [len(content), facts["train"]["lines"], facts["places"], facts["run"]["lr"]]
+    return told
+
+
 def check_bridge() -> list[Any]:
     """A visit: look, edit, train, measure, sample, share."""
     boot = ask("boot")

@@ -50,3 +50,50 @@ def test_in_the_browsers_python(name: str, in_pyodide: dict[str, Any]) -> None:
     assert "failed" not in outcome, outcome["failed"]
     result = json.loads(json.dumps(pyodide_core.CHECKS[name]()))
     assert close(result, outcome["result"]), (result, outcome["result"])
+
+
+LINES = """
+import marshal
+import os
+import types
+
+def parts(code):
+    yield code
+    for x in code.co_consts:
+        if isinstance(x, types.CodeType):
+            yield from parts(x)
+
+def lines(code):
+    found = []
+    for start, end, line in code.co_lines():
+        if found and found[-1] == (start, line):
+            found.pop()
+        found.append((end, line))
+    return found
+
+count = wrong = 0
+for folder, _, names in os.walk("/home/pyodide/microgpt"):
+    for name in names:
+        if name.endswith(".py"):
+            path = os.path.join(folder, name)
+            fresh = compile(open(path).read(), path, "exec", dont_inherit=True, optimize=0)
+            packed = os.path.join(folder, "__pycache__", name[:-3] + ".cpython-314.pyc")
+            found = marshal.loads(open(packed, "rb").read()[16:])
+            for a, b in zip(parts(fresh), parts(found), strict=True):
+                count += 1
+                wrong += lines(a) != lines(b)
+f"{count > 500} {wrong}"
+"""
+
+
+def test_what_is_compiled_for_the_page_knows_its_lines(tmp_path: Path) -> None:
+    """The build leaves out the columns of every instruction, and must not move a line by that."""
+    archives = next((site.built_folder() / "assets").glob("python-*"))
+    program = tmp_path / "lines.py"
+    program.write_text(LINES, encoding="utf-8")
+    node = subprocess.check_output([sys.executable, BUILD, "--which-node"], text=True).strip()
+    done = subprocess.run(
+        [node, ROOT / "web" / "scripts" / "python.mjs", archives, program],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "True 0", done.stderr[-3000:]

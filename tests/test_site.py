@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from microgpt import site
+from microgpt import bridge, site
 from microgpt.errors import MicrogptError
 from microgpt.site import EXPORT_MARK, FIRST_PORT, POLICY, Server
 
@@ -111,6 +111,20 @@ def test_the_recording_is_of_this_file_and_small(built: Path) -> None:
     assert len(recording["losses"]) == 1000
 
 
+def test_the_page_carries_the_kernel_and_its_first_run_where_there_is_a_compiler(
+    built: Path,
+) -> None:
+    kernel = ROOT / "microgpt" / "engines" / "built" / "kernel.wasm"
+    carried = list(built.rglob("kernel-*.wasm"))
+    if not kernel.is_file():
+        assert not carried
+        return
+    assert [file.read_bytes() for file in carried] == [kernel.read_bytes()]
+    packed = (built / "first.pack.gz").read_bytes()
+    assert len(packed) <= 60_000
+    assert gzip.decompress(packed) == bridge.first()
+
+
 def test_the_package_in_the_page_is_this_one(built: Path) -> None:
     with zipfile.ZipFile(next(built.rglob("core.zip"))) as archive:
         names = archive.namelist()
@@ -119,6 +133,7 @@ def test_the_package_in_the_page_is_this_one(built: Path) -> None:
                 assert archive.read(name) == (ROOT / name).read_bytes(), f"{name}: run make site"
     assert {"microgpt/gpt.py", "microgpt/bridge.py", "microgpt/data/names.txt"} <= set(names)
     assert not [name for name in names if re.search(r"cli|__main__|/site/", name)]
+    assert not [name for name in names if re.search(r"engines/(fast|kernel|built)", name)]
     compiled = {name for name in names if name.endswith(".pyc")}
     assert len(compiled) == len([name for name in names if name.endswith(".py")])
 

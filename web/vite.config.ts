@@ -154,6 +154,7 @@ const renderer: UserConfig = {
   publicDir: false,
   plugins: [svelte()],
   ssr: { noExternal: true },
+  define: { __KERNEL__: "null" }, // nothing is trained there
   build: {
     ssr: true, // the command names the file
     outDir: join(generated, "renderer"),

@@ -236,9 +236,8 @@ def test_other_data_are_trained_at_once(visit: Visit) -> None:
     expect(page.get_by_role("tabpanel")).to_contain_text(TRAINED)
     page.get_by_role("combobox", name="Learn from").select_option("copy")
     expect(page.get_by_text("3,648 weights")).to_be_visible(timeout=SOON)
-    expect(page.get_by_role("list", name=re.compile("tokens that the model reads"))).to_contain_text(
-        ">", timeout=SOON
-    )
+    tokens = page.get_by_role("list", name=re.compile("tokens that the model reads"))
+    expect(tokens).to_contain_text(">", timeout=SOON)
 
 
 def test_python_takes_over_what_the_kernel_has_trained(visit: Visit) -> None:
@@ -327,6 +326,32 @@ def test_watching_it_slowly_can_be_paused_and_is_left_for_an_edit(visit: Visit) 
     page.get_by_role("button", name="Raise seed").click()
     expect(page.get_by_role("tabpanel")).to_contain_text(TRAINED, timeout=SOON)
     expect(page.get_by_text("falling to 0 · seed 43")).to_be_visible()
+
+
+def test_an_edit_is_compared_with_the_original_over_eight_seeds(visit: Visit) -> None:
+    page = visit.open("room=train")
+    visit.ready()
+    expect(page.get_by_role("tabpanel")).to_contain_text(TRAINED)
+    compare = page.get_by_role("button", name="Compare with the original over eight seeds")
+    expect(compare).to_have_count(0)  # there is nothing to compare
+    edit(page, "return norm(x) @ lm_head", "return norm(x) @ lm_head * 0.01")
+    expect(live(page)).to_contain_text("before", timeout=SOON)
+    compare.click()
+    expect(page.get_by_text("This program is worse.")).to_be_visible(timeout=SOON)
+    page.get_by_text("Each seed").click()
+    rows = page.locator(".compared tbody tr")
+    expect(rows).to_have_count(8)
+    run = Run(seed=49, engine="fast")
+    run.advance_by(1000)
+    theirs = float(rows.last.locator("td").last.inner_text())
+    assert abs(theirs - run.held_out_loss(50)) < 0.02
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert page.evaluate("axe.run().then((found) => found.violations.map((v) => v.id))") == []
+    page.get_by_role("button", name="Raise seed").click()
+    expect(page.get_by_text("This program is worse.")).to_have_count(0)
+    compare.click()
+    page.get_by_role("button", name="Stop comparing").click()
+    expect(compare).to_be_visible()
 
 
 def test_without_the_kernel_the_page_trains_with_python(visitor: Open) -> None:

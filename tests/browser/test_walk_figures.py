@@ -548,6 +548,32 @@ def test_training_here_is_the_training_of_the_file(visit: Visit) -> None:
     expect(moment).to_contain_text(f"After {trained.step:,} steps")
 
 
+def test_training_all_at_once_is_the_same_training(visit: Visit) -> None:
+    """By the compiled kernel, in a moment; then Python looks at the model at each moment kept."""
+    from microgpt.run import Run
+
+    page = visit.open_walk("training")
+    drawn = figure(page, "training")
+    drawn.get_by_role("textbox", name="seed").fill("5")
+    drawn.get_by_role("button", name="All at once").click()
+    visit.live()
+    told = drawn.locator(".told")
+    expect(told).to_contain_text("Trained here, in your browser: 1,000 steps", timeout=30_000)
+    run = Run(seed=5, engine="fast")
+    run.advance_by(1000)
+    rows = drawn.locator("details").first.locator("tbody tr")
+    expect(rows).to_have_count(11)
+    step, mean, held = texts(rows.last, "th, td")[:3]
+    assert step == "1,000"
+    assert shows(mean, run.smoothed(50), 0.02)
+    assert shows(held, run.held_out_loss(50), 0.02)
+    expect(drawn.locator(".moment")).to_contain_text("After 1,000 steps, here")
+    drawn.get_by_role("button", name="First", exact=True).click()
+    expect(drawn.locator(".moment")).to_contain_text("After 0 steps, here")
+    drawn.get_by_role("button", name="Show the recorded run").click()
+    expect(told).to_have_text("")
+
+
 def draws_shown(drawn: Any, **arguments: Any) -> None:
     known = ask("writing", **arguments)
     vocab, steps = known["vocab"], known["steps"]

@@ -12,14 +12,41 @@ import io
 import marshal
 import sys
 import zipfile
+from types import CodeType
 
 STDLIB = "/lib/python314.zip"
 WHEN = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that the same input gives the same bytes
 
 
+def without_columns(code: CodeType) -> CodeType:
+    """The same code, whose instructions know their lines and not their columns, which are a third
+    of it. The table is as Python's `Objects/locations.md` has it.
+    """
+    table, line = bytearray(), code.co_firstlineno
+    for start, end, number in code.co_lines():
+        units = (end - start) // 2  # an entry is for up to eight
+        while units > 0:
+            count = min(units, 8)
+            units -= count
+            if number is None:
+                table.append(0x80 | 15 << 3 | count - 1)
+                continue
+            table.append(0x80 | 13 << 3 | count - 1)
+            step = number - line
+            line = number
+            rest = -step << 1 | 1 if step < 0 else step << 1
+            while rest >= 64:
+                table.append(0x40 | rest & 63)
+                rest >>= 6
+            table.append(rest)
+    parts = tuple(without_columns(x) if isinstance(x, CodeType) else x for x in code.co_consts)
+    return code.replace(co_linetable=bytes(table), co_consts=parts)
+
+
 def compiled(source: bytes, filename: str, optimize: int) -> bytes:
     """A .pyc file of the source. Flags 1: checked by hash, and told not to check."""
     code = compile(source, filename, "exec", dont_inherit=True, optimize=optimize)
+    code = without_columns(code)
     header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
     return header + importlib.util.source_hash(source) + marshal.dumps(code)
 

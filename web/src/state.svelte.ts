@@ -35,6 +35,15 @@ interface Trained { wish: Wish; report: Report; losses: Loss[]; snapshots: Snaps
 /** The run before a change. */
 export interface Before { losses: Loss[]; heldOut: Num | null }
 
+/** This program and the original file over several seeds: how each run ended, and what that says. */
+export interface Comparison {
+  seeds: number[];
+  ours: number[];
+  theirs: number[];
+  result: { ours: number; theirs: number; difference: number; low: number; high: number } | null;
+  problem: string | null;
+}
+
 /** Who trained what is shown: the build, the kernel, or Python step by step. */
 export type By = "recording" | "kernel" | "python";
 
@@ -58,6 +67,7 @@ const TRAINED_SOON = 600; // ms: so long the x-ray of an edit waits for its trai
 const RESTED = 400; // ms after the last change, when Python takes over what was trained
 const FIRST_ALONE = 400; // ms: so long the first training has the machine for itself, before Python is started
 const KNOWN_PATIENCE = 1_700; // ms that Stop waits for a program that has been seen to finish its steps; a loop still ends in two seconds
+const SEEDS = 8; // of a comparison
 const FIRST_SEED = 42; // of the run that comes with the page
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
@@ -116,6 +126,8 @@ export class Page {
   before = $state.raw<Before | null>(null);
   /** The pictures of the model are of the run before, or of the recording. */
   peeksOf = $state.raw<"this" | "before" | "recording">("recording");
+  /** This program compared with the original, while that is done and afterwards. */
+  comparison = $state.raw<Comparison | null>(null);
   /** Why the kernel cannot train a program, and which. */
   refusal = $state.raw<{ message: string; wish: Wish } | null>(null);
   /** Why it trains nothing at all in this browser. */
@@ -161,6 +173,7 @@ export class Page {
     });
   });
   #refused = $derived(this.refusal !== null && same(this.refusal.wish, { source: this.source, data: this.data, seed: this.seed }) ? this.refusal.message : null);
+  readonly carriesKernel = Kernel.carried;
   /** Whether Train trains with the kernel. */
   fast = $derived(this.unusable === null && Kernel.carried && this.#refused === null);
   /** Why Python does the training, in a sentence; null where the kernel does. */
@@ -193,6 +206,7 @@ export class Page {
   #trainer: Trainer;
   #trained: Trained | null = null;
   #taking: Promise<boolean> | null = null;
+  #comparing: Kernel | null = null;
   #runWish: Wish | null = null; // of the run on the page
   #rested = false; // the run on the page is what the reader came to rest with
   #restTimer: ReturnType<typeof setTimeout> | undefined;
@@ -309,6 +323,7 @@ export class Page {
   setSource(source: string): void {
     if (source === this.source) return;
     const number = onlyNumbers(this.source, source);
+    this.endComparison();
     this.source = source;
     this.runProblem = null;
     this.xrayProblem = null;
@@ -536,6 +551,7 @@ export class Page {
       this.notice = `A seed is a whole number from 0 to ${count(LARGEST_SEED)}.`;
       return false;
     }
+    this.endComparison();
     this.data = data ?? this.data;
     this.seed = seed ?? this.seed;
     this.runProblem = null;
@@ -795,6 +811,60 @@ export class Page {
     } catch {
       return false; // the page says what it can do without
     }
+  }
+
+  /** Trains this program and the original file with the same eight seeds each, and says what the difference is worth. */
+  async compare(): Promise<void> {
+    if (!this.#readyFor("comparison", "The comparison starts as soon as Python is ready.", () => void this.compare())) return;
+    this.endComparison();
+    const kernel = (this.#comparing = new Kernel());
+    const seeds = Array.from({ length: SEEDS }, (_, i) => (this.seed + i) % (LARGEST_SEED + 1));
+    let told: Comparison = { seeds, ours: [], theirs: [], result: null, problem: null };
+    const tell = (more: Partial<Comparison>): void => {
+      if (kernel === this.#comparing) this.comparison = told = { ...told, ...more };
+    };
+    tell({});
+    const { source, data } = this;
+    const runs = seeds.flatMap((seed) => [this.original, source].map((source): Wish => ({ source, data, seed })));
+    const packed = (i: number): Promise<Packed> | null => {
+      const run = runs[i];
+      const coming = run && kernel === this.#comparing ? this.#pack(run, null) : null;
+      coming?.catch(() => undefined); // whoever waits for it is told
+      return coming;
+    };
+    let coming = packed(0);
+    /** The next run is packed while this one is trained. */
+    const ended = async (i: number): Promise<number> => {
+      const { refused, pack } = (await coming) ?? { refused: null, pack: null };
+      coming = packed(i + 1);
+      if (!pack) throw new Error(refused ?? "This program cannot be trained here.");
+      const { held_out, step } = await heldOutOf(kernel, pack);
+      const { seed } = runs[i]!;
+      if (held_out === null) throw new Error(`With seed ${seed} the run ends at step ${count(step)} without a held-out loss, so there is nothing to compare.`);
+      return held_out;
+    };
+    kernel.start();
+    try {
+      for (let i = 0; i < runs.length; i += 2) {
+        const theirs = await ended(i);
+        const ours = await ended(i + 1);
+        if (kernel !== this.#comparing) return;
+        tell({ ours: [...told.ours, ours], theirs: [...told.theirs, theirs] });
+      }
+      tell({ result: await this.#engine.call<NonNullable<Comparison["result"]>>("paired", { ours: told.ours, theirs: told.theirs }) });
+    } catch (error) {
+      tell({ problem: error instanceof Error ? error.message : String(error) });
+    } finally {
+      kernel.close();
+    }
+  }
+
+  /** Forgets the comparison, and ends it if it is under way. */
+  endComparison(): void {
+    this.#whenReady.delete("comparison");
+    this.#comparing?.close();
+    this.#comparing = null;
+    this.comparison = null;
   }
 
   /** Says of each sample whether it is in the data, once Python has told what is. */
@@ -1188,6 +1258,21 @@ function num(x: number): Num {
 
 function later(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** The held-out loss with which a run ends; null when it has none. Rejects when it cannot be trained. */
+function heldOutOf(kernel: Kernel, pack: ArrayBuffer): Promise<{ held_out: number | null; step: number }> {
+  return new Promise((resolve, reject) => {
+    let last: number | null = null;
+    kernel.on("report", ({ heldOut, done, step, diverged }) => {
+      last = heldOut.at(-1)?.losses[0] ?? last;
+      if (done) resolve({ held_out: diverged || last === null || !Number.isFinite(last) ? null : last, step });
+    });
+    kernel.on("refused", ({ message }) => reject(new Error(message)));
+    kernel.on("failed", (message) => reject(new Error(message)));
+    kernel.on("closed", () => reject(new Error("Stopped.")));
+    kernel.train(pack);
+  });
 }
 
 const NUMBER = /(?<![\w.])\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?/g;

@@ -17,6 +17,8 @@ export interface KernelEvents {
   report: Report;
   /** This run cannot be trained, in a sentence. */
   refused: { id: number; message: string };
+  /** It was ended for good. */
+  closed: undefined;
   /** The pack that should have come with the page did not. */
   missing: { id: number };
 }
@@ -103,6 +105,7 @@ export class Kernel {
     this.#worker?.terminate();
     this.#worker = null;
     this.status = "idle";
+    this.#tell("closed", undefined);
   }
 
   #send(message: ToKernel, give: Transferable[] = []): void {
@@ -143,6 +146,6 @@ export class Kernel {
   }
 
   #tell<Name extends keyof KernelEvents>(name: Name, value: KernelEvents[Name]): void {
-    for (const listener of this.#listeners.get(name) ?? []) listener(value as never);
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) listener(value as never);
   }
 }

@@ -1,6 +1,7 @@
 /** A training that runs in the reader's browser: its losses as they come, and a look at the model now and then. */
 
 import type { Engine, TrainEvent } from "../../engine/client";
+import { Kernel, type Report } from "../../kernel/client";
 import type { Boot, Measure, Num, Peek, RunInfo, Samples } from "../../types";
 import { finite } from "../../views/wording";
 import type { TrainingAnswer } from "../types";
@@ -28,6 +29,8 @@ export class Here {
   #all: (number | null)[] = [];
   #drawn = 0;
   #looking = false;
+  #quick = false; // by the kernel
+  #kernel: Kernel | null = null; // while it trains
   #again = false; // asked to look while a look was under way
   #off: (() => void)[] = [];
   #run = 0; // which training an answer belongs to
@@ -38,25 +41,91 @@ export class Here {
     this.#text = text;
     this.#other = other;
     $effect(() => {
-      if (this.status === "waiting" && this.#live()?.status === "ready") void this.start(this.#seed);
+      if (this.status !== "waiting" || this.#live()?.status !== "ready") return;
+      if (this.#quick) void this.atOnce(this.#seed);
+      else void this.start(this.#seed);
     });
     $effect(() => () => this.leave());
   }
 
   get #engine(): Engine | null { return this.#live()?.engine ?? null; }
 
-  /** A new training from the file's first weights; with its own seed when none is given. */
-  async start(seed: number | null): Promise<void> {
+  /** Whether the page can train with the kernel. */
+  readonly carriesKernel = Kernel.carried;
+
+  /** Python, if it is there; otherwise it is awaited, and the training begins by itself then. */
+  #ready(seed: number | null, quick: boolean): Engine | null {
     this.#seed = seed;
+    this.#quick = quick;
     this.problem = null;
     const live = this.#live();
     const engine = this.#engine;
-    if (live?.status !== "ready" || !engine) {
-      if (live?.status === "recorded") live.start();
-      if (live?.status === "loading") this.status = "waiting";
-      else this.#fail(live?.status === "failed" ? "Python could not be started here, so nothing can be trained." : "This page has no Python to train with.");
-      return;
+    if (live?.status === "ready" && engine) return engine;
+    if (live?.status === "recorded") live.start();
+    if (live?.status === "loading") this.status = "waiting";
+    else this.#fail(live?.status === "failed" ? "Python could not be started here, so nothing can be trained." : "This page has no Python to train with.");
+    return null;
+  }
+
+  /** The whole training by the kernel, and then a look at the model at each moment that was kept of it. */
+  async atOnce(seed: number | null): Promise<void> {
+    const engine = this.#ready(seed, true);
+    if (!engine) return;
+    this.#forget();
+    const run = this.#run;
+    this.status = "running";
+    const kernel = (this.#kernel = new Kernel(new URL("../", document.baseURI)));
+    try {
+      const asked = { source: (engine.boot as Boot).source, data: "names", ...(seed === null ? {} : { seed }) };
+      const { ok, parcel } = await engine.exchange<{ refused: string | null }>("pack", asked);
+      if (!parcel) throw new Error(ok.refused ?? "This training could not be prepared.");
+      const reports = await this.#trained(kernel, parcel);
+      const last = reports.at(-1);
+      if (!last?.trained || run !== this.#run || this.status !== "running") return;
+      const losses = reports.flatMap((report) => [...report.losses]);
+      await engine.call("take", { ...asked, seed: last.run.seed, step: last.step, losses }, last.trained.buffer);
+      const { documents } = await engine.call<{ documents: string[] }>("documents", { data: "names" });
+      const known = new Set(documents);
+      for (const { step, weights } of reports.flatMap((report) => report.snapshots)) {
+        const { peek, doc } = await this.#peek(engine, step, weights.buffer);
+        if (run !== this.#run || this.status !== "running") return;
+        const held = reports.flatMap((report) => report.heldOut).find((h) => h.step === step)?.losses[0];
+        const texts = reports.flatMap((report) => report.samples).find((s) => s.step === step)?.texts ?? [];
+        if (typeof held === "number") this.#keep(peek, doc, held, texts.map((text) => ({ text, known: known.has(text) })));
+      }
+      this.status = "done";
+    } catch (error) {
+      if (run === this.#run && this.status === "running") this.#fail(error instanceof Error ? error.message : String(error));
+    } finally {
+      kernel.close();
+      if (this.#kernel === kernel) this.#kernel = null;
     }
+  }
+
+  /** Trains a pack to its end; the curve is drawn as it comes. */
+  #trained(kernel: Kernel, pack: ArrayBuffer): Promise<Report[]> {
+    return new Promise((resolve, reject) => {
+      const reports: Report[] = [];
+      kernel.on("report", (report) => {
+        reports.push(report);
+        this.#all.push(...report.losses);
+        this.steps = report.run.steps;
+        this.#draw();
+        if (report.diverged) reject(new Error(`The loss became no number at step ${report.step + 1}.`));
+        else if (report.done) resolve(reports);
+      });
+      kernel.on("refused", ({ message }) => reject(new Error(message)));
+      kernel.on("failed", (message) => reject(new Error(message)));
+      kernel.on("closed", () => resolve([]));
+      kernel.start();
+      kernel.train(pack);
+    });
+  }
+
+  /** A new training from the file's first weights; with its own seed when none is given. */
+  async start(seed: number | null): Promise<void> {
+    const engine = this.#ready(seed, false);
+    if (!engine) return;
     this.#forget();
     const run = this.#run;
     this.status = "running";
@@ -80,6 +149,7 @@ export class Here {
   }
 
   async pause(): Promise<void> {
+    if (this.#kernel) return this.stop();
     this.status = "paused";
     await this.#engine?.pause();
     this.#draw();
@@ -97,6 +167,7 @@ export class Here {
 
   async stop(): Promise<void> {
     this.status = "stopped";
+    if (this.#kernel) return this.#kernel.close();
     const replaced = (await this.#engine?.stop()) ?? false;
     this.#draw();
     if (!replaced) await this.#look();
@@ -106,6 +177,7 @@ export class Here {
   /** Back to the recorded run; what was trained here is forgotten. */
   leave(): void {
     if (this.status === "running") void this.#engine?.pause();
+    this.#kernel?.close();
     this.#forget();
     this.status = "recorded";
     this.problem = null;
@@ -152,6 +224,28 @@ export class Here {
     this.losses = [...this.#all];
   }
 
+  /** A look at the model, as it is or as it was with these weights; through the other text where this one cannot be read. */
+  async #peek(engine: Engine, step?: number, weights?: ArrayBuffer): Promise<{ peek: Peek; doc: string }> {
+    const look = (doc: string): Promise<Peek> => engine.call<Peek>("peek", { doc, ...(weights ? { step } : {}) }, weights?.slice(0));
+    const doc = this.#text();
+    try {
+      return { peek: await look(doc), doc };
+    } catch {
+      return { peek: await look(this.#other()), doc: this.#other() };
+    }
+  }
+
+  #keep(peek: Peek, doc: string, heldOut: number, samples: Moment["samples"]): void {
+    const number = (x: Num): number => finite(x) ?? 0;
+    this.moments = [...this.moments, {
+      step: peek.step, heldOut, tokens: ["\n", ...doc], samples,
+      attention: peek.attention,
+      labels: peek.projection?.labels ?? [],
+      points: (peek.projection?.points ?? []).map(([x, y]): [number, number] => [number(x), number(y)]),
+      wte: peek.embeddings.find((e) => e.name === "wte")?.rows ?? [],
+    }];
+  }
+
   /** Held-out loss, samples and attention of the model as it is; one look at a time. */
   async #look(): Promise<void> {
     const engine = this.#engine;
@@ -162,26 +256,12 @@ export class Here {
     const training = engine.training;
     try {
       if (training) await engine.pause(); // so that all that is told of a step is of that step
-      let doc = this.#text();
-      const look = (): Promise<Peek> => engine.call<Peek>("peek", { doc });
-      const peek = await look().catch(() => {
-        doc = this.#other();
-        return look();
-      });
+      const { peek, doc } = await this.#peek(engine);
       const samples = await engine.call<Samples>("samples", { n: 6, seed: peek.step });
       const measure = await engine.call<Measure>("measure", { limit: MEASURED });
       const held = finite(measure.held_out);
-      if (run === this.#run && held !== null && peek.step !== this.moments.at(-1)?.step) {
-        const number = (x: Num): number => finite(x) ?? 0;
-        this.moments = [...this.moments, {
-          step: peek.step, heldOut: held, tokens: ["\n", ...doc],
-          samples: samples.texts.map((text, i) => ({ text, known: samples.known?.[i] ?? false })),
-          attention: peek.attention,
-          labels: peek.projection?.labels ?? [],
-          points: (peek.projection?.points ?? []).map(([x, y]): [number, number] => [number(x), number(y)]),
-          wte: peek.embeddings.find((e) => e.name === "wte")?.rows ?? [],
-        }];
-      }
+      if (run === this.#run && held !== null && peek.step !== this.moments.at(-1)?.step)
+        this.#keep(peek, doc, held, samples.texts.map((text, i) => ({ text, known: samples.known?.[i] ?? false })));
     } catch {
       // A look that fails leaves a gap; what ends the training is told by the training itself.
     }
