@@ -158,7 +158,7 @@ def _without(source: str, knobs: Sequence[file.Knob]) -> str:
     lines = source.split("\n")
     for knob in sorted(knobs, key=lambda k: (k.line, -k.column)):
         row = lines[knob.line - 1].encode()
-        kind = b"0" if type(knob.value) is int else b"0.0"
+        kind = b"<whole>" if type(knob.value) is int else b"<number>"  # as no source has it
         lines[knob.line - 1] = (row[: knob.column - 1] + kind + row[knob.end_column - 1 :]).decode()
     text = "\n".join(lines)
     program, _, _ = text.partition("\nif __name__ ==")

@@ -208,6 +208,20 @@ def test_numbers_that_more_than_a_run_reads_are_not_taken_for_alike() -> None:
         assert packer.pack(source, TEXT, [1]) == Packer().pack(source, TEXT, [1])
 
 
+def test_a_number_that_cannot_be_is_refused_after_one_that_can() -> None:
+    packer = Packer()
+    assert packer.pack(numbered(steps=20, lr=1.0), TEXT) is not None
+    with refused("it is not trained for 1 to 200,000 steps"):
+        packer.pack(numbered(steps=0, lr=1.0), TEXT)
+    for source in (numbered(steps=20, lr=1), numbered(steps=20, batch=2), numbered(steps=21)):
+        assert packer.pack(source, TEXT) == Packer().pack(source, TEXT)
+    with pytest.raises(MicrogptError):
+        packer.pack(numbered(steps=20, n_embd=0), TEXT)
+    with pytest.raises(MicrogptError):
+        packer.pack(numbered(steps=20, n_embd=16.0), TEXT)
+    assert packer.pack(numbered(steps=20), TEXT) == Packer().pack(numbered(steps=20), TEXT)
+
+
 def test_four_runs_in_lanes_are_four_runs() -> None:
     kernel = library()
     lanes = kernel.lanes[0]

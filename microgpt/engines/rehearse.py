@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from microgpt.engines.record import explained, refuse, unedited
 from microgpt.errors import LeavesContract
-from microgpt.source import FILENAME, ORIGINAL, Knob, execute, knobs, set_knob
+from microgpt.source import FILENAME, ORIGINAL, Knob, execute, knobs
 
 # What the function that moves a weight is given: each with its keyword or None, `w` for the weight,
 # `m` and `v` for its two moments, or `number`.
@@ -75,14 +75,14 @@ def plain(source: str) -> bool:
     """Whether a source's `train` is the file's own, be it with other numbers."""
     if unedited(source, "train") is None:
         return True
-    for knob in knobs(ORIGINAL):
-        if knob.function == "train" and knob.name in NUMBERS:
-            own = next(
-                (k for k in knobs(source) if (k.function, k.name) == ("train", knob.name)), None
-            )
-            if own is not None and told(own):
-                source = set_knob(source, f"train.{knob.name}", knob.value)
-    return unedited(source, "train") is None
+    own = {k.name: k.value for k in knobs(ORIGINAL) if k.function == "train" and k.name in NUMBERS}
+    lines = source.split("\n")
+    for knob in reversed(knobs(source)):
+        if knob.function == "train" and knob.name in own and told(knob):
+            row, number = lines[knob.line - 1].encode(), repr(own[knob.name]).encode()
+            row = row[: knob.column - 1] + number + row[knob.end_column - 1 :]
+            lines[knob.line - 1] = row.decode()
+    return unedited("\n".join(lines), "train") is None
 
 
 def told(knob: Knob) -> bool:

@@ -77,11 +77,7 @@ def test_what_is_dragged_before_python_is_trained_when_it_is_there(visit: Visit)
     expect(page.get_by_role("tabpanel")).to_contain_text(TRAINED)
     visit.release_python()
     visit.ready()
-    expect(
-        page.get_by_text("weights after 1,000 steps")
-        .or_(page.get_by_text("trained, 1,000 steps"))
-        .first
-    ).to_be_visible()
+    expect(page.get_by_role("radio", name="trained, 1,000 steps")).to_be_checked(timeout=SOON)
     expect(page.get_by_text("told when Python is there")).to_have_count(0, timeout=SOON)
     before = held_out(page)
     drag(page, knob(page, "lr"), 160)
@@ -202,9 +198,8 @@ def test_an_edit_is_trained_and_the_choice_is_remembered(visit: Visit) -> None:
     before = held_out(page)
     edit(page, "hidden = (x @ fc).relu()", "hidden = x @ fc")
     expect(live(page)).to_contain_text(f"before {before:.2f}", timeout=SOON)
-    expect(
-        page.get_by_text("trained, 1,000 steps").or_(page.get_by_text("weights after 1,000"))
-    ).to_be_visible(timeout=SOON)
+    trained = page.get_by_role("radio", name="trained, 1,000 steps")
+    expect(trained).to_be_checked(timeout=SOON)  # what the x-ray looks through
     page.get_by_role("checkbox", name="Train as I edit").uncheck()
     page.get_by_role("button", name="Undo all").click()
     expect(page.get_by_text("This run was of another version of the program")).to_be_visible()

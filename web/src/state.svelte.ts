@@ -65,6 +65,7 @@ const MEASURING = "The measuring of the held-out loss";
 const SAMPLING = "The drawing of a few samples";
 const TRAINED_SOON = 600; // ms: so long the x-ray of an edit waits for its training
 const RESTED = 400; // ms after the last change, when Python takes over what was trained
+const WORTH_A_WORD = 0.5; // s
 const FIRST_ALONE = 400; // ms: so long the first training has the machine for itself, before Python is started
 const KNOWN_PATIENCE = 1_700; // ms that Stop waits for a program that has been seen to finish its steps; a loop still ends in two seconds
 const SEEDS = 8; // of a comparison
@@ -163,6 +164,8 @@ export class Page {
   changed = $derived(link.linesChanged(this.edits));
   edited = $derived.by(() => this.source !== this.original);
   ready = $derived(this.engine.kind === "ready");
+  /** A training goes on that is worth a word: what the kernel does in a moment is not. */
+  training = $derived(this.runStatus === "running" && (this.by === "python" || this.seconds > WORTH_A_WORD));
   checked = $derived(this.checkedSource === this.source);
   /** With the numbers that stand in the text now, where they are found at their lines. */
   knobs = $derived.by<Knob[]>(() => {
