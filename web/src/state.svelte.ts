@@ -347,6 +347,12 @@ export class Page {
     }
   }
 
+  /** Whether every change is trained at once; what has changed meanwhile is then, too. */
+  setTrainAsIEdit(on: boolean): void {
+    this.trainAsIEdit.on = on;
+    if (on && this.ready && this.checked && this.problems.length === 0) void this.#follow();
+  }
+
   /** Whether changes are trained by themselves. */
   get #follows(): boolean {
     const own = this.by === "python" && this.runAlive && same(this.#runWish, this.#wish); // the reader trains it step by step
@@ -1208,7 +1214,7 @@ export class Page {
     } else if (source !== null && source !== this.source) {
       this.arrived = { source, lines: link.linesChanged(link.edits(this.original, source)) };
     }
-    if (this.ready) void this.look();
+    if (this.ready) void this.#follow();
   }
 
   /** The reader's yes or no to an edit that came by link. */
