@@ -207,6 +207,12 @@ def test_an_edit_is_trained_and_the_choice_is_remembered(visit: Visit) -> None:
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.get_by_text("This run was of another version of the program")).to_have_count(0)
     assert abs(held_out(page) - before) < 0.005
+    field(page, "lr").fill("0.05")
+    field(page, "lr").press("Enter")
+    expect(live(page)).to_contain_text("of an earlier version")
+    page.get_by_role("checkbox", name="Train as I edit").check()
+    expect(page.get_by_text("learning rate 0.05")).to_be_visible(timeout=SOON)
+    page.get_by_role("checkbox", name="Train as I edit").uncheck()
     page.reload()
     expect(page.get_by_role("checkbox", name="Train as I edit")).not_to_be_checked()
 

@@ -211,6 +211,7 @@ export class Page {
   #taking: Promise<boolean> | null = null;
   #comparing: Kernel | null = null;
   #runWish: Wish | null = null; // of the run on the page
+  #recorded = false; // Python has packed a run
   #rested = false; // the run on the page is what the reader came to rest with
   #restTimer: ReturnType<typeof setTimeout> | undefined;
   #looked: Trained | null = null; // what the x-ray was made with
@@ -345,6 +346,12 @@ export class Page {
       void this.#trainer.pump();
       this.#rest();
     }
+  }
+
+  /** Whether every change is trained at once; what has changed meanwhile is then, too. */
+  setTrainAsIEdit(on: boolean): void {
+    this.trainAsIEdit.on = on;
+    if (on && this.ready && this.checked && this.problems.length === 0) void this.#follow();
   }
 
   /** Whether changes are trained by themselves. */
@@ -722,6 +729,7 @@ export class Page {
 
   async #pack(wish: Wish, most: number | null): Promise<Packed> {
     const job = this.#begins("The program");
+    this.#recorded = true;
     try {
       const { ok, parcel } = await this.#engine.exchange<{ refused: string | null; large: boolean }>("pack", { ...wish, most });
       return { ...ok, pack: parcel ?? null };
@@ -780,8 +788,17 @@ export class Page {
       if (this.dragged !== null || this.#trainer.busy || !this.#trained || !same(this.#trained.wish, this.#wish)) return;
       this.#rested = true;
       void this.#mark();
-      if (this.ready && this.#looked !== this.#trained) void this.look();
+      if (this.ready) void this.#prepare();
     }, RESTED);
+  }
+
+  /** The x-ray follows; then Python records the original, unless it has, so that the first drag need not wait for that. */
+  async #prepare(): Promise<void> {
+    const wish = this.#wish;
+    if (this.#looked !== this.#trained) await this.look();
+    if (this.#recorded || wish.source !== this.original || !same(wish, this.#wish)) return;
+    this.#recorded = true;
+    await this.#pack(wish, null).catch(() => undefined); // only so that it is kept there
   }
 
   /** Gives Python the run that the kernel has trained, if it has none of it yet; whether it goes on with that now. */
@@ -1054,6 +1071,7 @@ export class Page {
     const lost = this.runAlive && this.run !== null && this.by === "python"; // the others come back
     if (this.#trained) this.#trained = { ...this.#trained, taken: false };
     this.#trainer.restarted();
+    this.#recorded = false;
     this.runAlive = false;
     this.#runSerial++;
     this.#sampleSerial++;
@@ -1208,7 +1226,7 @@ export class Page {
     } else if (source !== null && source !== this.source) {
       this.arrived = { source, lines: link.linesChanged(link.edits(this.original, source)) };
     }
-    if (this.ready) void this.look();
+    if (this.ready) void this.#follow();
   }
 
   /** The reader's yes or no to an edit that came by link. */
