@@ -688,7 +688,8 @@ def test_home_leads_to_the_first_step(visit: Visit) -> None:
     page = visit.open_walk("attention", "#mix-what-was-said")
     page.locator("#mix-what-was-said-title").click()
     page.keyboard.press("Home")
-    page.wait_for_function("() => scrollY === 0")
+    # What comes alive above on the way may grow: the browser then ends that much below the top.
+    page.wait_for_function("() => scrollY < innerHeight / 4")
     expect(page.locator("[data-where]")).to_have_text(re.compile("^Step 1 of"))
 
 
