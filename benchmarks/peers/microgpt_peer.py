@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 FIRST = 0x4E00  # the character that stands for token 1; no corpus is read, only tokens
 runs.MOST_WEIGHTS = 20_000_000  # medium has more than Python's lists hold gladly
-TEXTS = 500  # drawn by one call
+MOST = 1024  # chances beyond those that are asked for: a text is drawn to its end
 
 
 def compiled(weights: Weights, batch: int) -> tuple[Fast, Run]:
@@ -86,20 +85,20 @@ class Chances(random.Random):
 
     def __init__(self, n: int, seed: int) -> None:
         super().__init__(0)
-        self.numbers, self.place = peers.uniforms(n, seed).tolist(), 0
-
-    def random(self) -> float:
-        self.place += 1
-        return self.numbers[self.place - 1] if self.place <= len(self.numbers) else 0.5
+        self.numbers = [*peers.uniforms(n, seed).tolist(), *[0.5] * MOST]
+        self.setstate(0)
 
     def getstate(self) -> Any:
-        return self.place
+        return len(self.numbers) - self.left.__length_hint__()
 
     def setstate(self, state: Any) -> None:
-        self.place = state
+        self.left = iter(self.numbers)
+        self.left.__setstate__(state)
+        self.random = self.left.__next__  # type: ignore[method-assign]
 
 
 _samplers: dict[tuple[int, ...], tuple[State, Run]] = {}  # compiled once for each shape
+_loaded: dict[tuple[int, ...], Weights] = {}  # what each holds now: Python's lists are slow to fill
 
 
 def generate(weights: Weights, n_tokens: int, seed: int) -> Tokens:
@@ -108,13 +107,12 @@ def generate(weights: Weights, n_tokens: int, seed: int) -> Tokens:
         fast, run = compiled(weights, 1)
         _samplers[shape] = fast.open(threads=1), run
     state, run = _samplers[shape]
-    state.load(0, in_order(run, weights), None)
-
-    def drawn() -> Iterator[int]:
-        chances = Chances(n_tokens, seed)
-        while True:
-            for text in state.sample(chances, 1.0, TEXTS):
-                yield from (0 if char == "\n" else ord(char) - FIRST + 1 for char in text)
-
-    tokens = drawn()
-    return np.array([next(tokens) for _ in range(n_tokens)], np.int32)
+    if _loaded.get(shape) is not weights:
+        state.load(0, in_order(run, weights), None)
+        _loaded[shape] = weights
+    chances, found = Chances(n_tokens, seed), list[int]()
+    while len(found) < n_tokens:  # as many texts as cannot be too many
+        texts = max(1, (n_tokens - len(found)) // len(weights["wpe"]))
+        for ids in state.tokens(chances, 1.0, texts, (0,)):
+            found += ids[1:]
+    return np.array(found[:n_tokens], np.int32)

@@ -446,17 +446,26 @@ class State:
             LeavesContract: why this program cannot sample.
             MicrogptError: `stop` was called.
         """
+        if n < 1 or text.endswith("\n") or len(text) >= self.fast.context:
+            return [text] * n
+        begin, letter = self.fast.ids(text)[:-1], self.fast.vocab.__getitem__
+        drawn = self.tokens(rng, temperature, n, begin, run)
+        return [text + "".join(map(letter, ids[len(begin) :])) for ids in drawn]
+
+    def tokens(
+        self, rng: random.Random, temperature: float, n: int, begin: tuple[int, ...], run: int = 0
+    ) -> list[list[int]]:
+        """The tokens of texts, as `sample` draws them; `begin` are those that each begins with, no
+        more than the context holds."""
         self._stop.value = 0
         loaded, mark = self._other("sample"), self.fast.mark
         assert mark is not None  # or there is no such program
-        if n < 1 or text.endswith("\n") or len(text) >= self.fast.context:
-            return [text] * n
         loaded.set(temperature=temperature)
-        begin, most = self.fast.ids(text)[:-1], self.fast.context + 1
-        width, most_draws = most + 1, n * (most - len(begin))
+        most = self.fast.context + 1
+        width = most + 1
         ids, lengths = array("i", [*begin, *[0] * (n * width - len(begin))]), array("q", [0] * n)
         state = rng.getstate()
-        chances = array("d", [rng.random() for _ in range(most_draws)])
+        chances = array("d", [rng.random() for _ in range(n * (most - len(begin)))])
         weights = self._weights_of(run)
         drawn = self._single.sample(
             *loaded.addresses(weights), _address(ids), len(begin), most, mark,
@@ -467,10 +476,8 @@ class State:
             rng.random()
         if drawn < 0:
             raise MicrogptError("Sampling was stopped.")
-        return [
-            text + "".join(self.fast.vocab[i] for i in ids[at + len(begin) : at + length])
-            for at, length in zip(range(0, n * width, width), lengths)
-        ]
+        flat = ids.tolist()
+        return [flat[i * width : i * width + length] for i, length in enumerate(lengths)]
 
 
 def _address(numbers: array[Any]) -> int:
