@@ -162,7 +162,7 @@ def test_a_newer_run_takes_the_place_of_the_older_and_stop_ends_it(alone: Page) 
 
 def test_too_much_memory_is_a_sentence_and_the_next_run_goes_well(alone: Page) -> None:
     alone.page.evaluate(LONG)
-    alone.page.evaluate("kernel.on('refused', ({ message }) => (window.refused = message))")
+    alone.page.evaluate("void kernel.on('refused', ({ message }) => (window.refused = message))")
     alone.page.evaluate("kernel.train(packed((facts) => { facts.train.own = 2e9; }))")
     assert until(alone, "window.refused") == (
         "This model takes 7.5 GiB of memory, more than there is; make it smaller."

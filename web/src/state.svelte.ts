@@ -68,7 +68,7 @@ const RESTED = 400; // ms after the last change, when Python takes over what was
 const WORTH_A_WORD = 0.5; // s
 const FIRST_ALONE = 400; // ms: so long the first training has the machine for itself, before Python is started
 const KNOWN_PATIENCE = 1_700; // ms that Stop waits for a program that has been seen to finish its steps; a loop still ends in two seconds
-const SEEDS = 8; // of a comparison
+export const SEEDS = 8; // of a comparison
 const FIRST_SEED = 42; // of the run that comes with the page
 const LARGEST_SEED = 999_999_999; // nine digits, as a link carries it
 
@@ -858,12 +858,16 @@ export class Page {
       const { refused, pack } = (await coming) ?? { refused: null, pack: null };
       coming = packed(i + 1);
       if (!pack) throw new Error(refused ?? "This program cannot be trained here.");
-      const { held_out, step } = await heldOutOf(kernel, pack);
-      const { seed } = runs[i]!;
-      if (held_out === null) throw new Error(`With seed ${seed} the run ends at step ${count(step)} without a held-out loss, so there is nothing to compare.`);
-      return held_out;
+      const reports = await kernel.whole(pack);
+      const last = reports.at(-1);
+      if (!last) throw new Error("Stopped.");
+      const loss = last.diverged ? null : (reports.flatMap((report) => report.heldOut).at(-1)?.losses[0] ?? null);
+      if (loss === null || !Number.isFinite(loss)) {
+        const { seed } = runs[i]!;
+        throw new Error(`With seed ${seed} the run ends at step ${count(last.step)} without a held-out loss, so there is nothing to compare.`);
+      }
+      return loss;
     };
-    kernel.start();
     try {
       for (let i = 0; i < runs.length; i += 2) {
         const theirs = await ended(i);
@@ -1279,21 +1283,6 @@ function num(x: number): Num {
 
 function later(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/** The held-out loss with which a run ends; null when it has none. Rejects when it cannot be trained. */
-function heldOutOf(kernel: Kernel, pack: ArrayBuffer): Promise<{ held_out: number | null; step: number }> {
-  return new Promise((resolve, reject) => {
-    let last: number | null = null;
-    kernel.on("report", ({ heldOut, done, step, diverged }) => {
-      last = heldOut.at(-1)?.losses[0] ?? last;
-      if (done) resolve({ held_out: diverged || last === null || !Number.isFinite(last) ? null : last, step });
-    });
-    kernel.on("refused", ({ message }) => reject(new Error(message)));
-    kernel.on("failed", (message) => reject(new Error(message)));
-    kernel.on("closed", () => reject(new Error("Stopped.")));
-    kernel.train(pack);
-  });
 }
 
 const NUMBER = /(?<![\w.])\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?/g;

@@ -44,8 +44,11 @@ export class Kernel {
     return __KERNEL__ !== null;
   }
 
-  on<Name extends keyof KernelEvents>(name: Name, listener: (value: KernelEvents[Name]) => void): void {
-    this.#listeners.set(name, (this.#listeners.get(name) ?? new Set()).add(listener));
+  /** Listens to an event; the result ends the listening. */
+  on<Name extends keyof KernelEvents>(name: Name, listener: (value: KernelEvents[Name]) => void): () => void {
+    const set = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, set.add(listener));
+    return () => void set.delete(listener);
   }
 
   start(): void {
@@ -63,6 +66,30 @@ export class Kernel {
     };
     const [kernel, first] = [__KERNEL__.file, __KERNEL__.first].map((name) => new URL(name, this.#beside).href);
     this.#send({ kernel: kernel!, first: first! });
+  }
+
+  /** Trains a pack to its end: all reports of it, or none when this was closed. Rejects when it cannot be trained. */
+  async whole(pack: ArrayBuffer, each: (report: Report) => void = () => {}): Promise<Report[]> {
+    const reports: Report[] = [];
+    const off: (() => void)[] = [];
+    try {
+      return await new Promise((resolve, reject) => {
+        off.push(
+          this.on("report", (report) => {
+            reports.push(report);
+            each(report);
+            if (report.done) resolve(reports);
+          }),
+          this.on("refused", ({ message }) => reject(new Error(message))),
+          this.on("failed", (message) => reject(new Error(message))),
+          this.on("closed", () => resolve([])),
+        );
+        this.start();
+        this.train(pack);
+      });
+    } finally {
+      for (const end of off) end();
+    }
   }
 
   /** Trains a pack, or with null the one that came with the page, in place of whatever is trained; its number. */

@@ -24,6 +24,10 @@ export interface Documents { tokens: Place; lengths: Place; order: Place; count:
 export interface Facts {
   run: RunInfo; seeds: number[];
   lanes: number; runs: number; steps: number; batch: number;
+  /** Numbers after the last one of a part of memory, which vectors may touch. */
+  slack: number;
+  /** How many texts are drawn at a time. */
+  texts: number;
   /** A run is measured before its first step, after every so many, and at its end. */
   every: number;
   /** Numbers that the weights take in memory, their padding included. */

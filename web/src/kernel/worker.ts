@@ -10,8 +10,6 @@ const SLICE = 8; // ms of training between two looks at the messages
 const REPORT_AFTER = 100; // ms: a run that takes longer is reported as it goes
 const LARGE = 256_000_000; // bytes of memory that are not kept for the next run
 const MOST_SNAPSHOTS = 64_000_000; // bytes of weights that are kept of one run, to look back on
-const SLACK = 128; // numbers, as in pack.py
-const TEXTS = 6; // as in pack.py
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const post = (message: FromKernel, give: Transferable[] = []): void => scope.postMessage(message, give);
@@ -47,14 +45,14 @@ class Job {
 
   constructor(m: Machine, id: number, pack: Pack) {
     const { facts, read } = pack;
-    const { lanes, steps, parameters } = facts;
+    const { lanes, steps, parameters, slack, texts } = facts;
     this.id = id;
     this.#m = m;
     this.#pack = pack;
     m.clear(room(pack));
     this.#work = m.work(lanes);
-    const shared = m.reals(3 * parameters * lanes + SLACK, read(facts.weights));
-    this.#single = lanes > 1 ? m.reals(parameters + SLACK) : shared;
+    const shared = m.reals(3 * parameters * lanes + slack, read(facts.weights));
+    this.#single = lanes > 1 ? m.reals(parameters + slack) : shared;
     this.#training = this.#load(facts.train, shared, lanes);
     this.#measuring = facts.measure && facts.held_out.count > 0 ? this.#load(facts.measure, this.#single, 1) : null;
     this.#sampling = facts.sample && facts.chances ? this.#load(facts.sample, this.#single, 1) : null;
@@ -63,8 +61,8 @@ class Job {
     this.#scalars = m.doubles(facts.scalars[2], read(facts.scalars));
     this.#losses = m.doubles(steps * lanes);
     this.#chances = facts.chances ? m.doubles(facts.chances[2], read(facts.chances)) : 0;
-    this.#ids = m.wholes(TEXTS * ((facts.run.context ?? 0) + 2));
-    this.#lengths = m.doubles(TEXTS);
+    this.#ids = m.wholes(texts * ((facts.run.context ?? 0) + 2));
+    this.#lengths = m.doubles(texts);
     for (const [row, value] of facts.sample?.slots ?? []) {
       const { width } = facts.sample!;
       if (this.#sampling) m.single(this.#sampling.numbers + 4 * row * width, width).fill(value);
@@ -78,20 +76,21 @@ class Job {
 
   #check(use: 0 | 1 | 2, program: Program, loaded: Loaded, listed: Listed | null, d: Documents | null, lanes: number): void {
     const parts = use === 0 ? 3 : 1; // of weights: and two moments
+    const { parameters, slack } = this.#pack.facts;
     const sizes = {
-      code: program.code[2], shared: parts * this.#pack.facts.parameters * lanes + SLACK, own: program.own,
-      fixed: program.fixed[2] + SLACK * lanes, numbers: program.numbers[2],
+      code: program.code[2], shared: parts * parameters * lanes + slack, own: program.own,
+      fixed: program.fixed[2] + slack * lanes, numbers: program.numbers[2],
     };
     this.#m.check(lanes, use, loaded, sizes, listed, d ? [d.tokens[2], d.lengths[2], d.order[2]] : [0, 0, 0]);
   }
 
   #load(program: Program, shared: number, lanes: number): Loaded {
     const m = this.#m;
-    const { read } = this.#pack;
+    const { read, facts } = this.#pack;
     return {
       code: m.wholes(program.code[2], read(program.code)), shared, own: m.reals(program.own),
-      fixed: m.reals(program.fixed[2] + SLACK * lanes, read(program.fixed)),
-      numbers: m.reals(program.numbers[2] + SLACK, read(program.numbers)),
+      fixed: m.reals(program.fixed[2] + facts.slack * lanes, read(program.fixed)),
+      numbers: m.reals(program.numbers[2] + facts.slack, read(program.numbers)),
     };
   }
 
@@ -180,11 +179,11 @@ class Job {
   }
 
   #written(): string[] {
-    const { run, chances, mark } = this.#pack.facts;
+    const { run, chances, mark, texts } = this.#pack.facts;
     const [most, end] = [(run.context ?? 0) + 1, mark ?? 0];
-    if (!this.#sampling || chances![2] < TEXTS * (most - 1)) return [];
+    if (!this.#sampling || chances![2] < texts * (most - 1)) return [];
     this.#m.whole(this.#ids, 1)[0] = end;
-    const lengths = this.#m.sample(this.#sampling, this.#ids, 1, most, end, this.#chances, this.#lengths, TEXTS, this.#work);
+    const lengths = this.#m.sample(this.#sampling, this.#ids, 1, most, end, this.#chances, this.#lengths, texts, this.#work);
     return lengths.map((length, i) => {
       const ids = this.#m.whole(this.#ids + 4 * i * (most + 1), length).subarray(1);
       return Array.from(ids, (id) => run.vocab[id]).join("").replace(/\n$/, "");
@@ -224,13 +223,13 @@ class Job {
 
 /** Bytes that a run takes in the kernel's memory, and some to spare between its parts. */
 function room({ facts }: Pack): number {
-  const { lanes, parameters, steps } = facts;
-  let bytes = 4 * ((3 * lanes + 1) * parameters + 2 * SLACK);
+  const { lanes, parameters, steps, slack, texts } = facts;
+  let bytes = 4 * ((3 * lanes + 1) * parameters + 2 * slack);
   for (const program of [facts.train, facts.measure, facts.sample])
-    if (program) bytes += 4 * (program.code[2] + program.own + program.fixed[2] + program.numbers[2] + SLACK * (lanes + 1));
+    if (program) bytes += 4 * (program.code[2] + program.own + program.fixed[2] + program.numbers[2] + slack * (lanes + 1));
   for (const { tokens, lengths, order } of [facts.documents, facts.held_out])
     bytes += 4 * (tokens[2] + order[2]) + 8 * (lengths[2] + 1);
-  return bytes + 8 * (facts.scalars[2] + steps * lanes + (facts.chances?.[2] ?? 0)) + 4 * TEXTS * ((facts.run.context ?? 0) + 4) + 64 * 64;
+  return bytes + 8 * (facts.scalars[2] + steps * lanes + (facts.chances?.[2] ?? 0)) + 4 * texts * ((facts.run.context ?? 0) + 4) + 64 * 64;
 }
 
 // ---- Messages ----

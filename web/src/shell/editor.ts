@@ -74,90 +74,81 @@ const sectionLines = EditorView.decorations.compute(["doc"], (state) => {
   return Decoration.set(lines.map(({ line }) => header.range(state.doc.line(line).from)));
 });
 
+/** Marks of the text that is seen, found anew when it, or what is seen or understood of it, changes. */
+function marked(find: (view: EditorView) => DecorationSet): Extension {
+  class Marks {
+    decorations: DecorationSet;
+
+    constructor(view: EditorView) {
+      this.decorations = find(view);
+    }
+
+    update(update: ViewUpdate): void {
+      const parsed = syntaxTree(update.startState) !== syntaxTree(update.state);
+      if (update.docChanged || update.viewportChanged || parsed) this.decorations = find(update.view);
+    }
+  }
+  return ViewPlugin.fromClass(Marks, { decorations: (plugin) => plugin.decorations });
+}
+
 // ---- Concepts: the model's names in their colours ----
 
 /** Where `x`, `k` and `v` are the model's and not a cell, an offset or a second moment. */
 const EVERYWHERE = new Set(["wte", "wpe", "probs", "grad"]);
 const NOT_OURS = new Set(["softmax", "vocabulary", "leaves"]);
 
-class Concepts {
-  decorations: DecorationSet;
-
-  constructor(view: EditorView) {
-    this.decorations = this.#find(view);
+function conceptMarks(view: EditorView): DecorationSet {
+  const builder = new RangeSetBuilder<Decoration>();
+  const { doc } = view.state;
+  const parts = headings(doc);
+  const model = parts.findIndex(({ name }) => name === "Model");
+  const first = model < 0 ? Infinity : parts[model]!.line;
+  const last = model < 0 ? -1 : (parts[model + 1]?.line ?? doc.lines + 1) - 1;
+  for (const { from, to } of view.visibleRanges) {
+    syntaxTree(view.state).iterate({
+      from,
+      to,
+      enter(node) {
+        if (node.name !== "VariableName" && node.name !== "PropertyName") return;
+        const name = doc.sliceString(node.from, node.to);
+        const found = concept(name);
+        if (!found) return;
+        if (!EVERYWHERE.has(name)) {
+          const line = doc.lineAt(node.from).number;
+          if (line < first || line > last) return;
+          let up = node.node.parent;
+          while (up && up.name !== "FunctionDefinition") up = up.parent;
+          const title = up?.getChild("VariableName");
+          if (title && NOT_OURS.has(doc.sliceString(title.from, title.to))) return;
+        }
+        builder.add(node.from, node.to, Decoration.mark({ class: `cm-concept concept-${found}` }));
+      },
+    });
   }
-
-  update(update: ViewUpdate): void {
-    const parsed = syntaxTree(update.startState) !== syntaxTree(update.state);
-    if (update.docChanged || update.viewportChanged || parsed) this.decorations = this.#find(update.view);
-  }
-
-  #find(view: EditorView): DecorationSet {
-    const builder = new RangeSetBuilder<Decoration>();
-    const { doc } = view.state;
-    const parts = headings(doc);
-    const model = parts.findIndex(({ name }) => name === "Model");
-    const first = model < 0 ? Infinity : parts[model]!.line;
-    const last = model < 0 ? -1 : (parts[model + 1]?.line ?? doc.lines + 1) - 1;
-    for (const { from, to } of view.visibleRanges) {
-      syntaxTree(view.state).iterate({
-        from,
-        to,
-        enter(node) {
-          if (node.name !== "VariableName" && node.name !== "PropertyName") return;
-          const name = doc.sliceString(node.from, node.to);
-          const found = concept(name);
-          if (!found) return;
-          if (!EVERYWHERE.has(name)) {
-            const line = doc.lineAt(node.from).number;
-            if (line < first || line > last) return;
-            let up = node.node.parent;
-            while (up && up.name !== "FunctionDefinition") up = up.parent;
-            const title = up?.getChild("VariableName");
-            if (title && NOT_OURS.has(doc.sliceString(title.from, title.to))) return;
-          }
-          builder.add(node.from, node.to, Decoration.mark({ class: `cm-concept concept-${found}` }));
-        },
-      });
-    }
-    return builder.finish();
-  }
+  return builder.finish();
 }
 
-const concepts = ViewPlugin.fromClass(Concepts, { decorations: (plugin) => plugin.decorations });
+const concepts = marked(conceptMarks);
 
 // ---- Numbers: each can be dragged sideways ----
 
 const draggable = Decoration.mark({ class: "cm-number" });
 
-class Numbers {
-  decorations: DecorationSet;
-
-  constructor(view: EditorView) {
-    this.decorations = this.#find(view);
+function numberMarks(view: EditorView): DecorationSet {
+  const builder = new RangeSetBuilder<Decoration>();
+  for (const { from, to } of view.visibleRanges) {
+    syntaxTree(view.state).iterate({
+      from,
+      to,
+      enter(node) {
+        if (node.name === "Number") builder.add(node.from, node.to, draggable);
+      },
+    });
   }
-
-  update(update: ViewUpdate): void {
-    const parsed = syntaxTree(update.startState) !== syntaxTree(update.state);
-    if (update.docChanged || update.viewportChanged || parsed) this.decorations = this.#find(update.view);
-  }
-
-  #find(view: EditorView): DecorationSet {
-    const builder = new RangeSetBuilder<Decoration>();
-    for (const { from, to } of view.visibleRanges) {
-      syntaxTree(view.state).iterate({
-        from,
-        to,
-        enter(node) {
-          if (node.name === "Number") builder.add(node.from, node.to, draggable);
-        },
-      });
-    }
-    return builder.finish();
-  }
+  return builder.finish();
 }
 
-const numbers = ViewPlugin.fromClass(Numbers, { decorations: (plugin) => plugin.decorations });
+const numbers = marked(numberMarks);
 
 /** The number at a place of the text, and where it begins and ends. */
 function numberAt(state: EditorState, at: number): { from: number; to: number; text: string } | null {

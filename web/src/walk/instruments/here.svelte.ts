@@ -1,7 +1,7 @@
 /** A training that runs in the reader's browser: its losses as they come, and a look at the model now and then. */
 
 import type { Engine, TrainEvent } from "../../engine/client";
-import { Kernel, type Report } from "../../kernel/client";
+import { Kernel } from "../../kernel/client";
 import type { Boot, Measure, Num, Peek, RunInfo, Samples } from "../../types";
 import { finite } from "../../views/wording";
 import type { TrainingAnswer } from "../types";
@@ -79,8 +79,13 @@ export class Here {
       const asked = { source: (engine.boot as Boot).source, data: "names", ...(seed === null ? {} : { seed }) };
       const { ok, parcel } = await engine.exchange<{ refused: string | null }>("pack", asked);
       if (!parcel) throw new Error(ok.refused ?? "This training could not be prepared.");
-      const reports = await this.#trained(kernel, parcel);
+      const reports = await kernel.whole(parcel, (report) => {
+        this.#all.push(...report.losses);
+        this.steps = report.run.steps;
+        this.#draw();
+      });
       const last = reports.at(-1);
+      if (last?.diverged) throw new Error(`The loss became no number at step ${last.step + 1}.`);
       if (!last?.trained || run !== this.#run || this.status !== "running") return;
       const losses = reports.flatMap((report) => [...report.losses]);
       await engine.call("take", { ...asked, seed: last.run.seed, step: last.step, losses }, last.trained.buffer);
@@ -100,26 +105,6 @@ export class Here {
       kernel.close();
       if (this.#kernel === kernel) this.#kernel = null;
     }
-  }
-
-  /** Trains a pack to its end; the curve is drawn as it comes. */
-  #trained(kernel: Kernel, pack: ArrayBuffer): Promise<Report[]> {
-    return new Promise((resolve, reject) => {
-      const reports: Report[] = [];
-      kernel.on("report", (report) => {
-        reports.push(report);
-        this.#all.push(...report.losses);
-        this.steps = report.run.steps;
-        this.#draw();
-        if (report.diverged) reject(new Error(`The loss became no number at step ${report.step + 1}.`));
-        else if (report.done) resolve(reports);
-      });
-      kernel.on("refused", ({ message }) => reject(new Error(message)));
-      kernel.on("failed", (message) => reject(new Error(message)));
-      kernel.on("closed", () => resolve([]));
-      kernel.start();
-      kernel.train(pack);
-    });
   }
 
   /** A new training from the file's first weights; with its own seed when none is given. */
