@@ -8,6 +8,7 @@ it was made of, and only the numbers are computed anew.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from microgpt import source as file
 from microgpt.data import Corpus
 from microgpt.engines.compiled import Compiled
 from microgpt.engines.pack import Start, pack
-from microgpt.engines.rehearse import NUMBERS, Course, Schedule, told
+from microgpt.engines.rehearse import NUMBERS, Course, told
 from microgpt.errors import LeavesContract, MicrogptError
 from microgpt.run import Run, about, expected_weights
 
@@ -108,19 +109,25 @@ class Packer:
         return known
 
 
-# How many standard errors a mean of so many differences may lie from the truth, 19 times in 20
-# (Student's t, by degrees of freedom).
-_ERRORS = {
-    1: 12.706,
-    2: 4.303,
-    3: 3.182,
-    4: 2.776,
-    5: 2.571,
-    6: 2.447,
-    7: 2.365,
-    8: 2.306,
-    9: 2.262,
-}
+def quantile(freedom: int, below: float) -> float:
+    """Of Student's t with so many degrees of freedom: the number that a share of all is below.
+
+    Args:
+        below: that share, from 0.5 to below 1. Found by halving; the share itself is an integral of
+            cos^(freedom - 1), by Simpson's rule.
+    """
+    scale = math.gamma((freedom + 1) / 2) / (math.gamma(freedom / 2) * math.sqrt(math.pi))
+
+    def share(angle: float, parts: int = 200) -> float:
+        cells = [math.cos(i * angle / parts) ** (freedom - 1) for i in range(parts + 1)]
+        inner = 4 * sum(cells[1::2]) + 2 * sum(cells[2:-1:2])
+        return 0.5 + scale * (cells[0] + inner + cells[-1]) * angle / parts / 3
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share(middle) < below else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
@@ -131,14 +138,14 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
         that: `low` and `high`.
 
     Raises:
-        MicrogptError: there are too few pairs, or too many, to say anything.
+        MicrogptError: there are too few pairs to say anything.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     count = len(differences)
-    if count - 1 not in _ERRORS:
-        raise MicrogptError(f"Between 2 and {max(_ERRORS) + 1} pairs are compared, not {count}.")
+    if count < 2:
+        raise MicrogptError(f"At least 2 pairs are compared, not {count}.")
     mean = statistics.fmean(differences)
-    half = _ERRORS[count - 1] * statistics.stdev(differences) / count**0.5
+    half = quantile(count - 1, 0.975) * statistics.stdev(differences) / count**0.5
     return {
         "ours": statistics.fmean(ours), "theirs": statistics.fmean(theirs), "difference": mean,
         "low": mean - half, "high": mean + half,
@@ -198,13 +205,6 @@ def _start(
     """How a run begins, and what each of its steps moves the weights with."""
     assert run.steps is not None
     weights = [w.data for w in run._weights]
-    if isinstance(course, Schedule):  # the documents come in order, again and again
-        count, docs = run.steps * course.batch, run.train_docs
-        order = [i % len(docs) for i in range(count)]
-        documents = [compiled.ids(doc) for doc in docs[:count]]
-        assert run.lr is not None
-        numbers = [(step + 1, run.lr * (1 - step / run.steps)) for step in range(run.steps)]
-        return Start(weights, documents, order), numbers
     taken = course.take(run.steps)
     if len(taken.numbers) < run.steps:
         course.take(1)  # says why there are no more

@@ -16,9 +16,10 @@ from engines import edited, library, refused
 from microgpt import bridge, data
 from microgpt.data import Corpus
 from microgpt.engines.kernel import Functions
-from microgpt.engines.pack import MAGIC, SLACK
+from microgpt.engines.pack import MAGIC
+from microgpt.engines.program import SLACK
 from microgpt.errors import LeavesContract, MicrogptError
-from microgpt.live import Packer, paired
+from microgpt.live import Packer, paired, quantile
 from microgpt.run import Run
 from microgpt.source import ORIGINAL
 
@@ -322,9 +323,16 @@ def test_pairs_are_compared_by_their_differences() -> None:
     assert (found["low"], found["high"]) == pytest.approx((0.0446, 0.4554), abs=1e-4)
     same = paired([2.0] * 8, [2.0] * 8)
     assert (same["low"], same["difference"], same["high"]) == (0, 0, 0)
-    for count in (1, 11):
-        with pytest.raises(MicrogptError, match="Between 2 and 10 pairs"):
-            paired([1.0] * count, [2.0] * count)
+    with pytest.raises(MicrogptError, match="At least 2 pairs"):
+        paired([1.0], [2.0])
+
+
+def test_the_quantiles_of_students_t_are_those_of_the_books() -> None:
+    books = {1: 12.706, 2: 4.303, 3: 3.182, 7: 2.365, 9: 2.262, 30: 2.042, 120: 1.980}
+    for freedom, number in books.items():
+        assert quantile(freedom, 0.975) == pytest.approx(number, abs=5e-4)
+    assert quantile(7, 0.5) == pytest.approx(0, abs=1e-9)
+    assert quantile(1, 0.75) == pytest.approx(1)  # of Cauchy's distribution
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

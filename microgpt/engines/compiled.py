@@ -6,11 +6,20 @@ What executes them is elsewhere: `fast` in Python, JavaScript in the page.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from microgpt.engines.program import Program, build
-from microgpt.engines.record import Expression, Recorder, at, record_update, refusal, unedited
+from microgpt.engines.record import (
+    Expression,
+    Recorder,
+    at,
+    computed,
+    record_update,
+    refusal,
+    unedited,
+)
 from microgpt.engines.rehearse import Course
 from microgpt.errors import LeavesContract
 
@@ -149,3 +158,18 @@ def _drawing(space: Any, params: Any, ids: Any, targets: Any) -> Any:
     """As `sample` has it."""
     logits = space["gpt"](ids, **params)[-1:] / Expression("symbol", "temperature")
     return space["softmax"](logits)
+
+
+def step_numbers(e: Expression, numbers: Sequence[tuple[float, ...]]) -> list[float]:
+    """What an expression of symbols is in each step; nan where it cannot be computed.
+
+    Args:
+        numbers: what each step moves the weights with, as a course tells it.
+    """
+    if not numbers:
+        return []
+    symbols = {str(i): list(column) for i, column in enumerate(zip(*numbers))}
+    try:
+        return computed(e, [], len(numbers), symbols=symbols)
+    except (ArithmeticError, ValueError):
+        return [math.nan] if len(numbers) == 1 else [step_numbers(e, [n])[0] for n in numbers]

@@ -9,7 +9,6 @@ in the lanes of the processor's vectors, each with weights, seed and documents o
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import random
 import threading
@@ -18,14 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from microgpt.engines.compiled import Compiled
+from microgpt.engines.compiled import Compiled, step_numbers
 from microgpt.engines.kernel import Functions, Kernel, kernel, rest
-from microgpt.engines.program import Program
-from microgpt.engines.record import Expression, Matrix, computed, evaluate
+from microgpt.engines.program import SLACK, Program
+from microgpt.engines.record import Matrix, evaluate
 from microgpt.engines.rehearse import Course, Steps
 from microgpt.errors import LeavesContract, MicrogptError
 
-SLACK = 128  # numbers after the last one of a part of memory, which vectors may touch
 LARGEST_IN_LANES = 20_000  # weights: a larger model fills the vectors by itself
 WORTH_THREADS = 100_000  # weights times tokens of a step: below, meeting costs more than it saves
 
@@ -128,7 +126,7 @@ class _Loaded:
         self.program, self.use = program, use
         self._functions, self._lanes = functions, lanes
         self.code = array("i", program.code)
-        self.own_size = (program.own + program.longest + 1 + program.scratch) * lanes + SLACK
+        self.own_size = program.own_numbers(lanes)
         self.own = _Memory(self.own_size * threads, double)
         self._fixed = _Memory(program.fixed * lanes + SLACK, double)
         self._numbers = _Memory(len(program.numbers) * (program.longest + 1), double)
@@ -330,7 +328,7 @@ class State:
         if any(len(ids) > self.fast.context + 1 for one in steps for ids in one.documents):
             raise LeavesContract("its train reads more tokens at once than the context holds")
         numbers = steps[0].numbers
-        scalars = [_scalars(e, numbers) for e in self.fast.training.scalars]
+        scalars = [step_numbers(e, numbers) for e in self.fast.training.scalars]
         return Plan(courses, steps, array("d", [x for step in zip(*scalars) for x in step]))
 
     def perform(self, plan: Plan) -> list[list[float]]:
@@ -482,14 +480,3 @@ class State:
 
 def _address(numbers: array[Any]) -> int:
     return numbers.buffer_info()[0]
-
-
-def _scalars(e: Expression, numbers: Sequence[tuple[float, ...]]) -> list[float]:
-    """What an expression of symbols is in each step; nan where it cannot be computed."""
-    if not numbers:
-        return []
-    symbols = {str(i): list(column) for i, column in enumerate(zip(*numbers))}
-    try:
-        return computed(e, [], len(numbers), symbols=symbols)
-    except (ArithmeticError, ValueError):
-        return [math.nan] if len(numbers) == 1 else [_scalars(e, [n])[0] for n in numbers]

@@ -21,13 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from microgpt.engines.compiled import Compiled
-from microgpt.engines.program import Program
-from microgpt.engines.record import Expression, Matrix, computed, evaluate
+from microgpt.engines.compiled import Compiled, step_numbers
+from microgpt.engines.program import SLACK, Program
+from microgpt.engines.record import Expression, Matrix, evaluate
 from microgpt.errors import LeavesContract
 
 MAGIC = b"MGPK"
-SLACK = 128  # numbers after the last one of a part of memory, which vectors may touch
 SAMPLES = 6  # texts that there are random numbers for
 MARKS = 10  # times that a run is measured, after the first steps and at the end
 TYPES = {"B": "Uint8Array", "H": "Uint16Array", "i": "Int32Array", "f": "Float32Array",
@@ -119,7 +118,8 @@ def pack(
     told = facts | {
         "lanes": lanes, "runs": len(starts), "steps": len(numbers), "batch": compiled.batch,
         "every": max(1, round(len(numbers) / MARKS)), "parameters": training.parameters,
-        "places": training.weights, "train": _program(writer, training, lanes),
+        "slack": SLACK, "texts": SAMPLES, "places": training.weights,
+        "train": _program(writer, training, lanes),
         "scalars": writer.add(_scalars(training.scalars, numbers)),
         "weights": writer.add(_weights(training, rows, lanes)),
         "documents": _documents(writer, starts, lanes),
@@ -164,8 +164,8 @@ def _laid_out(program: Program, lanes: int) -> tuple[dict[str, Any], list[tuple[
             fixed[place * lanes + lane : end : lanes] = array("f", flat)
     numbers = array("f", [x for row in program.numbers for x in row])
     facts = {
-        "own": (program.own + program.longest + 1 + program.scratch) * lanes + SLACK,
-        "width": program.longest + 1, "lines": program.lines, "scalars": len(program.scalars),
+        "own": program.own_numbers(lanes), "width": program.longest + 1,
+        "lines": program.lines, "scalars": len(program.scalars),
     }  # fmt: skip
     return facts, [prepared(array("i", program.code)), prepared(fixed), prepared(numbers)]
 
@@ -174,21 +174,9 @@ def _scalars(expressions: Sequence[Expression], numbers: Numbers) -> array[float
     """What each step sets anew, one step after another; nan where it cannot be computed. The
     kernel reads them with 4 bytes."""
     flat = array("f", bytes(4 * len(expressions) * len(numbers)))
-    symbols = {str(i): list(map(float, column)) for i, column in enumerate(zip(*numbers))}
     for i, e in enumerate(expressions):
-        try:
-            column = computed(e, [], len(numbers), symbols=symbols)
-        except (ArithmeticError, ValueError):
-            column = [_number(e, row) for row in numbers]
-        flat[i :: len(expressions)] = array("f", map(_single, column))
+        flat[i :: len(expressions)] = array("f", map(_single, step_numbers(e, numbers)))
     return flat
-
-
-def _number(e: Expression, row: Sequence[float]) -> float:
-    try:
-        return evaluate(e, {str(i): x for i, x in enumerate(row)})
-    except (ArithmeticError, ValueError):
-        return math.nan
 
 
 def _single(x: float) -> float:

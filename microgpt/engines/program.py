@@ -50,6 +50,7 @@ MAGIC = 0x6D677074
 VECTOR = 16  # numbers in the widest vector: rows begin at a multiple of it
 SHARED, OWN, FIXED = range(3)  # the parts of memory
 STAY, BY_ROW, BY_DOCUMENT, BY_LENGTH = range(4)  # how a view moves from document to document
+SLACK = 128  # numbers after the last one of a part of memory, which vectors may touch
 MOST_CONSTANTS = 4_000_000  # numbers of one constant, for all lengths
 MOST_MEMORY = 2**31 - 2**20  # numbers in one part of memory
 MOST_VIEWS = 8  # that a function of cells reads, and that it writes
@@ -150,6 +151,10 @@ class Program:
     grows: bool
     laned: bool
     lines: list[int]
+
+    def own_numbers(self, lanes: int) -> int:
+        """How many numbers the kernel wants of memory that one thread has of its own."""
+        return (self.own + self.longest + 1 + self.scratch) * lanes + SLACK
 
 
 def build(tape: Tape, update: Update | None, chunk: int, vocab: int) -> Program:
