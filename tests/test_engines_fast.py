@@ -8,6 +8,7 @@ shipped, in single precision, where rounding counts.
 from __future__ import annotations
 
 import math
+import os
 import random
 import threading
 import time
@@ -462,6 +463,42 @@ def test_a_hundred_steps_of_the_file() -> None:
         told = [one for (one,) in states[double].losses]  # type: ignore[attr-defined]
         assert told == pytest.approx(expected, rel=loss)
         assert apart(theirs, states[double].store()[0]) < weight
+
+
+@pytest.mark.skipif("MICROGPT_EXHAUSTIVE" not in os.environ, reason="takes minutes")
+@pytest.mark.parametrize("data_set", ["names", *data.TASKS])
+@each
+def test_exhaustive(name: str, data_set: str) -> None:
+    """Every variant on every data set: what the logits say of text, losses of a hundred
+    steps, and the weights after them.
+
+    MICROGPT_EXHAUSTIVE=1 .venv/bin/python -m pytest tests/test_engines_fast.py -k exhaustive
+    """
+    whole = data.load(data_set)
+    corpus = data.Corpus(data_set, data_set, whole.docs[:300], whole.separator)
+    run = Run(edited(*VARIANTS[name]), corpus, steps=100, **{**SMALL, "batch": 1})
+    start, docs = copied(run.namespace["leaves"](run.params)), list(run.train_docs)
+    fast = compiled(run)
+    state = fast.open()
+    state.load(0, start, None)
+    total, count = state.surprise(docs[:20])
+    assert total / count == pytest.approx(_surprise(run, docs[:20]), rel=1e-9)
+    told = [one for (one,) in state.train([course(run, fast.ids, docs)], 100)]
+    assert len(told) == 100
+    assert told == pytest.approx([run.advance() for _ in told], rel=1e-6)
+    theirs = copied(run.namespace["leaves"](run.params))
+    assert apart(theirs, state.store()[0]) < 1e-5 * max(1.0, largest(theirs))
+
+
+def _surprise(run: Run, docs: Sequence[str]) -> float:
+    """The mean surprise at the tokens of documents, by the file."""
+    total, count = 0.0, 0
+    for doc in docs:
+        ids = run.namespace["encode"](doc, run.vocab)[: run.context + 1]
+        probs = run.namespace["softmax"](run.namespace["gpt"](ids[:-1], **run.params)).data
+        total -= sum(math.log(row[t] / sum(row) + 1e-30) for row, t in zip(probs, ids[1:]))
+        count += len(ids) - 1
+    return total / count
 
 
 def course_from(run: Run, fast: Fast, first: int) -> Any:
