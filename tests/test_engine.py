@@ -239,11 +239,14 @@ def test_a_wrong_type_from_the_server_does_no_harm(visit: Visit) -> None:
 )
 def test_a_browser_that_cannot_run_it_is_told(visit: Visit, missing: str, words: str) -> None:
     page = visit()
-    worker = next(TEST_PAGE.glob("assets/worker-*.js")).read_text(encoding="utf-8")
-    page.page.context.route(
-        "**/worker-*.js",
-        lambda route: route.fulfill(body=missing + worker, content_type="text/javascript"),
-    )
+
+    def lacking(route: Any) -> None:
+        """Whichever worker is asked for, in a browser that lacks something."""
+        worker = TEST_PAGE / "assets" / route.request.url.rsplit("/", 1)[1]
+        body = missing + worker.read_text(encoding="utf-8")
+        route.fulfill(body=body, content_type="text/javascript")
+
+    page.page.context.route("**/worker-*.js", lacking)
     page.open()
     assert page.wait_for("ready", "failed") == "failed"
     assert page.page.evaluate("engine.failure.message").startswith(words)
