@@ -17,6 +17,7 @@ import re
 import traceback
 import urllib.parse
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -351,11 +352,12 @@ def _words(error: BaseException) -> str:
     if isinstance(error, StopIteration):
         return "The training loop ended before its first step."
     if isinstance(error, TypeError | ValueError) and said:
-        return f"{said[0].upper()}{said[1:]}{'' if said.endswith('.') else '.'}"
+        first = said[0] if re.match(r"\w+\(", said) else said[0].upper()  # not of a function's name
+        return f"{first}{said[1:]}{'' if said.endswith('.') else '.'}"
     return f"{type(error).__name__}: {said or 'no further word'}."
 
 
-# ---- Edits and links ----
+# ---- Edits ----
 
 
 def edits(original: str, source: str) -> Edits:
@@ -387,6 +389,192 @@ def diff(original: str, source: str) -> str:
     """A unified diff, with three lines of context; empty when the two are equal."""
     a, b = original.splitlines(), source.splitlines()
     return "\n".join(difflib.unified_diff(a, b, "gpt.py", "gpt.py, edited", lineterm=""))
+
+
+# ---- Functions written anew, and several edits at once ----
+
+
+class ConflictError(MicrogptError):
+    """Two edits change the same words.
+
+    Args:
+        line: of the text that both were made of.
+        text: what stands there.
+    """
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(f"Both change line {line}: {text}", line=line)
+        self.text = text
+
+
+def redefine(source: str, text: str) -> str:
+    """A source in which some functions and numbers are others.
+
+    Args:
+        source: the file, or an edit of it.
+        text: Python that is read and never run. Each `def` takes the place of the function of that
+            name, or is new and comes to stand above the first that uses it; a `class Tensor` holds
+            methods likewise; `lr = 0.003` sets a number in a signature.
+
+    Raises:
+        MicrogptError: the text is not Python, or holds something else.
+    """
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        problem = _syntax(error)
+        raise MicrogptError(problem.message, line=problem.line) from None
+    except (ValueError, RecursionError, MemoryError):
+        raise MicrogptError("This is no text that Python can read.", line=1) from None
+    rows = text.splitlines()
+    parts: list[tuple[str, list[str]]] = []
+    numbers: list[tuple[str, float]] = []
+    for node in tree.body:
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())) if node is tree.body[0]:
+                pass  # its docstring
+            case ast.FunctionDef():
+                parts.append((node.name, _rows(rows, node)))
+            case ast.ClassDef(name="Tensor"):
+                for method in node.body:
+                    if not isinstance(method, ast.FunctionDef):
+                        raise _neither(method)
+                    parts.append((f"Tensor.{method.name}", _rows(rows, method)))
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if (
+                number := _number(value)
+            ) is not None:
+                numbers.append((name, number))
+            case _:
+                raise _neither(node)
+    for name, new in parts:
+        place = next((f for f in functions(source) if f.name == name), None)
+        if place is not None:
+            lines = source.split("\n")
+            lines[place.first - 1 : place.last] = new
+            source = "\n".join(lines)
+    for name, new in reversed(parts):
+        if name not in {f.name for f in functions(source)}:
+            source = _inserted(source, name, new)
+    for name, number in numbers:
+        source = set_knob(source, name, number)
+    return source
+
+
+def _rows(rows: list[str], node: ast.FunctionDef) -> list[str]:
+    """The lines of a definition, and the comment right above it."""
+    first = node.lineno
+    while first > 1 and rows[first - 2].lstrip().startswith("#"):
+        first -= 1
+    return rows[first - 1 : node.end_lineno]
+
+
+def _inserted(source: str, name: str, new: list[str]) -> str:
+    """A source with one function more; a method comes to stand below `Tensor.relu`."""
+    lines, found = source.split("\n"), functions(source)
+    owner, _, method = name.rpartition(".")
+    if owner:
+        place = next((f for f in found if f.name == f"{owner}.relu"), None)
+        if place is None:
+            raise MicrogptError(f"There is no {owner}.relu in this source to put {method} under.")
+        lines[place.last : place.last] = new
+        return "\n".join(lines)
+    word = re.compile(rf"(?<![.\w]){name}\b")
+    for function in found:
+        if "." in function.name:
+            continue
+        if any(word.search(row) for row in lines[function.first - 1 : function.last]):
+            lines[function.first - 1 : function.first - 1] = [*new, ""]
+            return "\n".join(lines)
+    raise MicrogptError(f"A function {name} is added, and none uses it.")
+
+
+def _neither(node: ast.stmt) -> MicrogptError:
+    return MicrogptError(
+        "A variant holds functions and numbers of gpt.py written anew, and this is neither: "
+        f"{ast.unparse(node).splitlines()[0]}",
+        line=node.lineno,
+    )
+
+
+def merge(base: str, ours: str, theirs: str) -> str:
+    """Two edits of one text as one: it has all that `ours` changes and all that `theirs` changes.
+
+    Where both change the same lines, the words of those are looked at. Lines that both add at the
+    same place stand there in this order, and so do arguments.
+
+    Raises:
+        ConflictError: both change the same words.
+    """
+    lines: list[str] = []
+    for place, *three in _three_ways(base.split("\n"), ours.split("\n"), theirs.split("\n")):
+        agreed = _agreed(*three)
+        if agreed is None and not three[0]:
+            agreed = three[1] + three[2]
+        lines += _by_words(place + 1, *three) if agreed is None else agreed
+    return "\n".join(lines)
+
+
+_WORD = re.compile(r"\w+|\n *| +|.")
+Items = list[str]
+
+
+def _by_words(line: int, base: Items, ours: Items, theirs: Items) -> Items:
+    """Lines that both have changed."""
+    words: list[str] = []
+    for place, *three in _three_ways(*(_WORD.findall("\n".join(x)) for x in (base, ours, theirs))):
+        agreed = _agreed(*three)
+        if agreed is None and not three[0] and three[1][0] == three[2][0] == ",":
+            agreed = three[1] + three[2]
+        if agreed is None:
+            before = "".join(_WORD.findall("\n".join(base))[:place]).count("\n")
+            raise ConflictError(line + before, base[before].strip())
+        words += agreed
+    return "".join(words).split("\n") if words else []
+
+
+def _agreed(base: Items, ours: Items, theirs: Items) -> Items | None:
+    """What comes of a place that at most one has changed, or both alike."""
+    if ours in (base, theirs):
+        return theirs
+    return ours if theirs == base else None
+
+
+def _three_ways(
+    base: Items, ours: Items, theirs: Items
+) -> Iterator[tuple[int, Items, Items, Items]]:
+    """Place by place, in order: where it begins in the base, and what stands there in all three."""
+    changes = sorted(
+        (first, last, side, new[k:m])
+        for side, new in enumerate((ours, theirs))
+        for tag, first, last, k, m in difflib.SequenceMatcher(
+            None, base, new, autojunk=False
+        ).get_opcodes()
+        if tag != "equal"
+    )
+    at = 0
+    while changes:
+        first, last = changes[0][:2]
+        group = [changes.pop(0)]
+        while changes and (
+            changes[0][0] < last or changes[0][:2] == (first, first) == (last, last)
+        ):
+            last = max(last, changes[0][1])
+            group.append(changes.pop(0))
+        yield at, base[at:first], base[at:first], base[at:first]
+        sides = []
+        for side in (0, 1):
+            made, done = [], first
+            for start, end, whose, new in group:
+                if whose == side:
+                    made += base[done:start] + new
+                    done = end
+            sides.append(made + base[done:last])
+        yield first, base[first:last], sides[0], sides[1]
+        at = last
+    yield at, base[at:], base[at:], base[at:]
+
+
+# ---- Links ----
 
 
 LINK_KEYS = ("text", "seed", "data", "room", "step", "temperature", "model")

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "microgpt"
 CORE = {
     "gpt", "errors", "source", "data", "engines", "run", "xray", "checkpoint", "lessons", "live",
-    "bridge",
+    "lab", "bridge",
 }  # fmt: skip
 BUILD = {"parse.py", "facts.py", "listing.py", "__main__.py"}  # of lessons: the browser has none
 ALLOWED = {
@@ -22,6 +22,7 @@ ALLOWED = {
     "xray": {"errors", "source"},
     "checkpoint": {"errors", "source", "data", "run"},
     "lessons": {"errors", "source", "data", "run", "xray", "checkpoint", "lessons"},
+    "lab": {"errors", "source", "data", "engines", "run", "lab"},
     "live": {"errors", "source", "data", "engines", "run"},
     "bridge": {
         "errors",
@@ -55,7 +56,7 @@ def modules() -> dict[str, list[Path]]:
     rooms: dict[str, list[Path]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if "built" not in parts:
+        if not {"built", "collection"} & set(parts):
             rooms.setdefault(parts[0], []).append(path)
     return rooms
 
