@@ -156,9 +156,15 @@ class Session:
 
     def paired(self, ours: list[float], theirs: list[float]) -> Plain:
         """Two programs compared over the same seeds: their means, and the difference's interval."""
-        from microgpt.live import paired
+        from statistics import fmean
 
-        return {**paired(ours, theirs)}
+        from microgpt.lab.statistics import interval
+
+        found = interval([a - b for a, b in zip(ours, theirs, strict=True)])
+        return {
+            "ours": fmean(ours), "theirs": fmean(theirs), "difference": found.mean,
+            "low": found.low, "high": found.high,
+        }  # fmt: skip
 
     def documents(self, data: str = "names") -> Plain:
         """All documents of a corpus, so that the page can say of a sample that it is one."""

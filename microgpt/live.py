@@ -8,9 +8,7 @@ it was made of, and only the numbers are computed anew.
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ from microgpt.data import Corpus
 from microgpt.engines.compiled import Compiled
 from microgpt.engines.pack import Start, pack
 from microgpt.engines.rehearse import NUMBERS, Course, told
-from microgpt.errors import LeavesContract, MicrogptError
+from microgpt.errors import LeavesContract
 from microgpt.run import Run, about, expected_weights
 
 HELD_OUT = 50  # documents that the page's held-out loss is measured on
@@ -107,49 +105,6 @@ class Packer:
         if len(self._known) > KEPT:
             del self._known[next(iter(self._known))]
         return known
-
-
-def quantile(freedom: int, below: float) -> float:
-    """Of Student's t with so many degrees of freedom: the number that a share of all is below.
-
-    Args:
-        below: that share, from 0.5 to below 1. Found by halving; the share itself is an integral of
-            cos^(freedom - 1), by Simpson's rule.
-    """
-    scale = math.gamma((freedom + 1) / 2) / (math.gamma(freedom / 2) * math.sqrt(math.pi))
-
-    def share(angle: float, parts: int = 200) -> float:
-        cells = [math.cos(i * angle / parts) ** (freedom - 1) for i in range(parts + 1)]
-        inner = 4 * sum(cells[1::2]) + 2 * sum(cells[2:-1:2])
-        return 0.5 + scale * (cells[0] + inner + cells[-1]) * angle / parts / 3
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if share(middle) < below else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Two programs compared over the same seeds, by what each ends with.
-
-    Returns:
-        the means of both, their difference (ours less theirs), and the 95 % confidence interval of
-        that: `low` and `high`.
-
-    Raises:
-        MicrogptError: there are too few pairs to say anything.
-    """
-    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    count = len(differences)
-    if count < 2:
-        raise MicrogptError(f"At least 2 pairs are compared, not {count}.")
-    mean = statistics.fmean(differences)
-    half = quantile(count - 1, 0.975) * statistics.stdev(differences) / count**0.5
-    return {
-        "ours": statistics.fmean(ours), "theirs": statistics.fmean(theirs), "difference": mean,
-        "low": mean - half, "high": mean + half,
-    }  # fmt: skip
 
 
 def _free(knob: file.Knob) -> bool:

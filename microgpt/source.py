@@ -592,13 +592,7 @@ def encode_link(state: dict[str, Any]) -> str:
     ]
     source = state.get("source")
     if source is not None and source != ORIGINAL:
-        text = json.dumps(edits(ORIGINAL, source), separators=(",", ":"))
-        packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-        packed = packer.compress(text.encode()) + packer.flush()
-        pairs += [
-            ("of", digest(ORIGINAL)),
-            ("edit", base64.urlsafe_b64encode(packed).decode().rstrip("=")),
-        ]
+        pairs += [("of", digest(ORIGINAL)), ("edit", pack_edit(source))]
     return urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
 
 
@@ -636,11 +630,24 @@ def decode_link(link: str) -> dict[str, Any]:
             raise MicrogptError(
                 "This link carries an edit of another version of the file, so it cannot be applied."
             )
-        state["source"] = apply_edits(ORIGINAL, _unpack(pairs["edit"]))
+        state["source"] = unpack_edit(pairs["edit"])
     return state
 
 
-def _unpack(text: str) -> Edits:
+def pack_edit(source: str) -> str:
+    """An edit of the file as a short text that an address can carry."""
+    text = json.dumps(edits(ORIGINAL, source), separators=(",", ":"))
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(text.encode()) + packer.flush()
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def unpack_edit(text: str) -> str:
+    """The source that `pack_edit` packed; nothing of it is run.
+
+    Raises:
+        MicrogptError: the text is damaged, or too long when unpacked.
+    """
     try:
         packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         reader = zlib.decompressobj(-15)
@@ -661,7 +668,7 @@ def _unpack(text: str) -> Edits:
                 checked.append((line, removed, added))
             case _:
                 _refuse("is damaged")
-    return checked
+    return apply_edits(ORIGINAL, checked)
 
 
 def _refuse(why: str) -> NoReturn:

@@ -158,10 +158,12 @@ class Program:
     Attributes:
         name: the recipe that it was made by.
         source: its text.
+        whole: whether it is a file of its own, and no edit of a base.
     """
 
     name: str
     source: str
+    whole: bool = False
 
     @property
     def diff(self) -> str:
@@ -191,7 +193,7 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
         if found := _NUMBER.fullmatch(part):
             _set(numbers, found["name"], _value(part, found["value"]), part)
         elif part.endswith(".py") and len(parts) == 1 and _whole(text := _read(part)):
-            return Program(Path(part).stem, text)
+            return Program(Path(part).stem, text, whole=True)
         else:
             source = _with(source, base, variant(part), done)
     for name, (value, _) in numbers.items():

@@ -9,174 +9,69 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import random
 import shlex
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import microgpt
 from microgpt import checkpoint, data
 from microgpt import source as file
+from microgpt.cli.terminal import (
+    COUNT,
+    FILE,
+    NUMBER,
+    POSITIVE,
+    WHOLE,
+    Commands,
+    Plain,
+    Stopped,
+    ask_trust,
+    changed,
+    checkpoint_option,
+    console,
+    corpus_of,
+    counted,
+    data_argument,
+    duration,
+    link_option,
+    linked_corpus,
+    named,
+    on_terminal,
+    print_json,
+    print_no_more,
+    printable,
+    read_program,
+    repr_short,
+    shown_text,
+    sizes_options,
+    source_option,
+    stoppable,
+    tell,
+    text_option,
+    token,
+    trust_option,
+    undisturbed,
+)
 from microgpt.errors import MicrogptError
-from microgpt.run import ASKED, ENGINES, HELD_OUT, ArgumentError, DivergedError, Run
+from microgpt.run import ASKED, ENGINES, HELD_OUT, DivergedError, Run
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
-Plain = dict[str, Any]
 
 SAVE_EVERY = 100  # steps between two writes of the checkpoint
 REFRESH = 0.1  # seconds between two drawings of the progress bar
 FEW = 3  # texts that are shown while training goes on
 
 
-# ---- The command and its errors ----
-
-
-class Commands(click.Group):
-    """`microgpt` alone means `microgpt serve`; every failure is told in one sentence."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")):
-            args = ["serve", *args]
-        return super().parse_args(ctx, args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def main(self, *args: Any, **options: Any) -> NoReturn:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, ValueError):
-                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-        sys.exit(self._code(*args, **options))
-
-    def _code(self, *args: Any, **options: Any) -> int:
-        options["standalone_mode"] = False
-        try:
-            result = super().main(*args, **options)
-        except click.UsageError as error:
-            where = error.ctx.command_path if error.ctx else "microgpt"
-            tell(f"{_one_line(error)} See {where} --help.")
-            return 2
-        except click.ClickException as error:
-            tell(_one_line(error))
-            return 1
-        except ArgumentError as error:
-            tell(error.message)
-            return 2
-        except MicrogptError as error:
-            tell(f"gpt.py, line {error.line}: {error.message}" if error.line else error.message)
-            return 1
-        except (click.Abort, KeyboardInterrupt):
-            tell("Stopped.")
-            return 130
-        return result if isinstance(result, int) else 0
-
-
-def _one_line(error: click.ClickException) -> str:
-    said = " ".join(error.format_message().split())
-    return said if said.endswith("?") else said.rstrip(".") + "."
-
-
-def tell(sentence: str) -> None:
-    """Say something to the person, on standard error."""
-    sentence = sentence if sentence.endswith((".", "?", ":")) else sentence + "."
-    with contextlib.suppress(OSError):  # nobody may be there any more to read it
-        click.echo(f"microgpt: {sentence}", err=True)
-
-
-@contextlib.contextmanager
-def named(program: Path | None) -> Iterator[None]:
-    """Give errors of an edited source the name that the person knows it by."""
-    try:
-        yield
-    except MicrogptError as error:
-        if error.line is None or program is None:
-            raise
-        error.message = f"{program}, line {error.line}: {error.message}"
-        error.line = None
-        raise
-
-
-def _whole(least: int) -> Callable[[Any], int]:
-    """What reads an option as a whole number, `least` or more."""
-
-    def convert(value: Any) -> int:
-        try:
-            number = int(str(value))
-        except ValueError:
-            raise click.BadParameter(f"{value} is not a whole number") from None
-        if number < least:
-            raise click.BadParameter(f"it must be {least} or more, not {number}")
-        return number
-
-    return convert
-
-
-def _number(*, positive: bool) -> Callable[[Any], float]:
-    """What reads an option as a finite number, 0 or more; above 0 when it must be positive."""
-
-    def convert(value: Any) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            raise click.BadParameter(f"{value} is not a number") from None
-        if not math.isfinite(number) or number < 0 or (positive and number == 0):
-            wanted = "a number above 0" if positive else "a number, 0 or more"
-            raise click.BadParameter(f"it must be {wanted}, not {value}")
-        return number
-
-    return convert
-
-
-WHOLE, COUNT = _whole(1), _whole(0)
-POSITIVE, NUMBER = _number(positive=True), _number(positive=False)
-FILE = click.Path(path_type=Path)
-
-Command = Callable[..., Any]
-
-
-def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_sizes = _all(
-    click.option("--n-layer", type=WHOLE, metavar="N", help="Layers (1)."),
-    click.option("--n-head", type=WHOLE, metavar="N", help="Attention heads of a layer (4)."),
-    click.option("--n-embd", type=WHOLE, metavar="N", help="Channels, shared by the heads (16)."),
-    click.option("--block-size", type=WHOLE, metavar="N", help="Context in tokens (16)."),
-    click.option("--std", type=NUMBER, metavar="X", help="Spread of the first weights (0.08)."),
-)
-_source_file = click.option(
-    "--source", "source_file", type=FILE, metavar="FILE", help="An edited gpt.py, to run instead."
-)
-_data = click.argument("data_name", metavar="[DATA]", required=False)
-_text = click.option("--text", metavar="TEXT", help="The documents themselves, one a line.")
-_link = click.option(
-    "--link", metavar="URL", help="A link of the page: its edit, its data and its seed."
-)
-_trust = click.option(
-    "--trust", is_flag=True, help="Run a program that came in a checkpoint or a link."
-)
-_checkpoint_file = click.option(
-    "--checkpoint", "checkpoint_file", type=FILE, metavar="FILE", help="A trained model."
-)
+# ---- The command ----
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -252,7 +147,7 @@ def export(folder: Path) -> None:
     "--checkpoint", "checkpoint_file", type=FILE, metavar="FILE",
     help="The program inside a checkpoint; it is read, not run.",
 )  # fmt: skip
-@_link
+@link_option
 def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | None) -> None:
     """Print the file: the whole model, its training and its sampling.
 
@@ -275,11 +170,11 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
         if not text:
             tell("There is no difference.")
             return
-    if _on_terminal():
+    if on_terminal():
         from rich.syntax import Syntax
 
         kind = "diff" if diff else "python"
-        _console().print(
+        console().print(
             Syntax(
                 printable(text).rstrip(),
                 kind,
@@ -296,15 +191,15 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
 
 
 @main.command(short_help="Train a model.")
-@_data
-@_text
+@data_argument
+@text_option
 @click.option("--steps", type=WHOLE, metavar="N", help="Training steps (1000).")
 @click.option("--batch", type=WHOLE, metavar="N", help="Documents in each step (1).")
 @click.option("--lr", type=POSITIVE, metavar="X", help="Learning rate of the first step (0.01).")
 @click.option("--seed", type=COUNT, metavar="N", help="Decides first weights and order (42).")
-@_sizes
-@_source_file
-@_link
+@sizes_options
+@source_option
+@link_option
 @click.option("--out", type=FILE, metavar="FILE", help="Save the run in this checkpoint.")
 @click.option(
     "--save-every",
@@ -330,7 +225,7 @@ def source(path: bool, diff: bool, checkpoint_file: Path | None, link: str | Non
     help="fast compiles the program, where it can (fast).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-@_trust
+@trust_option
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -385,7 +280,7 @@ def train(
             raise click.UsageError(
                 f"--resume goes on with a run as it was begun; leave out {option}", ctx
             )
-        run = _load(resume, _corpus(data_name, text), trust)
+        run = _load(resume, corpus_of(data_name, text), trust)
         program = resume
         if run.data_problem is not None and not run.done:
             raise MicrogptError(run.data_problem)
@@ -396,10 +291,10 @@ def train(
             if source_file is not None:
                 raise click.UsageError("--link and --source cannot both say what to run", ctx)
             state = file.decode_link(link)
-        corpus = _corpus(data_name, text) or _linked_corpus(state)
+        corpus = corpus_of(data_name, text) or linked_corpus(state)
         written = read_program(source_file) if source_file else state.get("source", file.ORIGINAL)
         if link is not None:
-            _ask_trust(written, trust, "This link", "microgpt source --diff --link URL")
+            ask_trust(written, trust, "This link", "microgpt source --diff --link URL")
         seed = state.get("seed", 42) if seed is None else seed
         until = state.get("step") or None
         if temperature is None:
@@ -420,62 +315,10 @@ def train(
             )
     named_data = "--text TEXT" if text is not None else shlex.quote(data_name or "")
     learns_from = "" if run.corpus.name in data.DATASETS else named_data + " "
-    report = Json() if as_json else Bar() if _on_terminal() else Lines()
+    report = Json() if as_json else Bar() if on_terminal() else Lines()
     training = Training(run, report, out, save_every, every, until, learns_from)
     with named(program):
         return training.go(samples, 1.0 if temperature is None else temperature)
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C, or another request to end; `number` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn the signals that ask a program to end into `Stopped`.
-
-    A source may catch everything and go on; so the third request ends the process at once.
-    """
-    asked = 0
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += 1
-        if asked >= 3:
-            os._exit(128 + number)
-        raise Stopped(number)
-
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):
-        wanted.append(signal.SIGHUP)
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for number in wanted:
-            with contextlib.suppress(ValueError):  # not in the main thread: leave them alone
-                before[number] = signal.signal(number, stop)
-        yield
-    finally:
-        for number, handler in before.items():
-            # After a first request the process is ending: another must not tear its last words.
-            signal.signal(number, signal.SIG_IGN if asked else handler)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C wait for the few milliseconds that saving takes."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Training:
@@ -519,7 +362,7 @@ class Training:
             except OSError:  # whoever read what is printed is gone: a closed pipe or terminal
                 with undisturbed():
                     self._last_save()
-                _print_no_more()
+                print_no_more()
                 return 1
             except DivergedError as error:
                 self._add(error, self.saved)
@@ -614,15 +457,6 @@ class Training:
         else:
             tell(f"{where}; step {self.saved:,} is saved in {self.out}.")
         return 128 + stop.number
-
-
-def _print_no_more() -> None:
-    """Send to nowhere what is still to be printed, so that Python does not fail over it at the
-    end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(nowhere, stream.fileno())
 
 
 @dataclass(frozen=True)
@@ -723,13 +557,6 @@ class Json(Report):
     def end(self, run: Run, look: Look, out: Path | None, saved: bool) -> None:
         seconds = round(time.monotonic() - self.started, 3)
         self._print("end", run, baseline=run.baseline, seconds=seconds, **look.plain())
-
-
-def print_json(value: Any, stream: Any = None) -> None:
-    """One line of JSON; a number that JSON cannot hold becomes the text "nan", "inf" or "-inf"."""
-    from microgpt.xray import finite
-
-    click.echo(json.dumps(finite(value), allow_nan=False, ensure_ascii=False), file=stream)
 
 
 class Lines(Report):
@@ -836,7 +663,7 @@ class Bar(Lines):
         from rich.progress import BarColumn, Progress, TextColumn
 
         super().__init__()
-        self.console = _console()
+        self.console = console()
         self.progress = Progress(
             BarColumn(bar_width=max(6, min(40, self.console.width - 46))),
             TextColumn("{task.fields[words]}", markup=False),
@@ -893,7 +720,7 @@ class Bar(Lines):
 @click.option("--seed", type=COUNT, metavar="N", default=0, help="Same seed, same texts (0).")
 @click.option("--probs", is_flag=True, help="Show what each token was drawn from, as bars.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-@_trust
+@trust_option
 def sample(
     checkpoint_file: Path,
     number: int | None,
@@ -940,7 +767,7 @@ def _plain_steps(run: Run, prefix: str, steps: list[tuple[str, list[float]]]) ->
 
 def _show_steps(run: Run, prefix: str, steps: list[tuple[str, list[float]]], most: int = 5) -> None:
     """Each token with the likeliest candidates as bars, and a mark at the one that was drawn."""
-    room = max(10, min(40, _console().width - 24))
+    room = max(10, min(40, console().width - 24))
     before = prefix
     for text, probs in steps:
         if len(probs) != len(run.vocab):
@@ -984,11 +811,11 @@ def _show_steps(run: Run, prefix: str, steps: list[tuple[str, list[float]]], mos
 @click.option("--all", "everything", is_flag=True, help="Also arguments, and plain functions.")
 @click.option("--data", "data_name", metavar="DATA", help="Whose vocabulary to use (names).")
 @click.option("--seed", type=COUNT, metavar="N", help="Of the first weights (42).")
-@_source_file
-@_checkpoint_file
-@_link
+@source_option
+@checkpoint_option
+@link_option
 @click.option("--json", "as_json", is_flag=True, help="Print all of it, as one JSON object.")
-@_trust
+@trust_option
 @click.pass_context
 def xray(
     ctx: click.Context,
@@ -1028,16 +855,16 @@ def xray(
     if checkpoint_file is not None:
         if seed is not None:
             raise click.UsageError("--seed makes new weights, and --checkpoint has its own", ctx)
-        run = _load(checkpoint_file, _corpus(data_name, None), trust)
+        run = _load(checkpoint_file, corpus_of(data_name, None), trust)
     else:
         state: Plain = {} if link is None else file.decode_link(link)
         written = read_program(source_file) if source_file else state.get("source", file.ORIGINAL)
         if link is not None:
-            _ask_trust(written, trust, "This link", f"microgpt source --diff --link {link}")
+            ask_trust(written, trust, "This link", f"microgpt source --diff --link {link}")
         seed = state.get("seed", 42) if seed is None else seed
         document = state.get("text") if text is None else text
         with named(program):
-            run = Run(written, _corpus(data_name, None) or _linked_corpus(state), seed=seed)
+            run = Run(written, corpus_of(data_name, None) or linked_corpus(state), seed=seed)
     with named(program), stoppable():
         try:
             with contextlib.redirect_stdout(sys.stderr):  # what the source itself prints
@@ -1111,7 +938,7 @@ class XrayView:
 
     def __init__(self, record: Plain, *, full: bool) -> None:
         self.record, self.full = record, full
-        self.console = _console()
+        self.console = console()
         self.code = record["source"].splitlines()
         self.tokens = [token(text) for text in record["tokens"]]
         self.vocab = [token(text) for text in record["vocab"]]
@@ -1273,82 +1100,12 @@ def shade(x: float, top: float) -> str:
     return (WARM if x > 0 else COLD)[step]
 
 
-# ---- What several commands share ----
-
-
-def _on_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    wide = None if _on_terminal() or "COLUMNS" in os.environ else 120
-    return Console(file=sys.stdout, width=wide, highlight=False, markup=False, emoji=False)
-
-
-def _corpus(name: str | None, text: str | None) -> data.Corpus | None:
-    """The data that were named, or given as text; None when neither was."""
-    if name is not None and text is not None:
-        raise click.UsageError("DATA and --text cannot both say what to learn from")
-    if text is not None:
-        return data.load(text + "\n")  # the line break says that it is text, not a name
-    return None if name is None else data.load(name)
-
-
-def _linked_corpus(state: Plain) -> data.Corpus | None:
-    """The data that a link names: a bundled set only, never a file of this machine."""
-    name = state.get("data")
-    if name is None:
-        return None
-    if name not in data.DATASETS:
-        raise MicrogptError(
-            f"This link names the data {printable(name)!r}, which are not bundled; give DATA."
-        )
-    return data.load(name)
-
-
-def read_program(path: Path) -> str:
-    """The text of an edited gpt.py.
-
-    Raises:
-        MicrogptError: there is no such file, or it is not text.
-    """
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(4 * file.LARGEST + 1)
-        if len(raw) > 4 * file.LARGEST:
-            raise MicrogptError(f"{path} is too long to be an edit of gpt.py.")
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        raise MicrogptError(f"{path} is not a text in UTF-8, so it is no program.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MicrogptError(f"The source {path} cannot be read: {reason.lower()}.") from None
-
-
 def _load(path: Path, corpus: data.Corpus | None, trust: bool) -> Run:
     """The run in a checkpoint, once its program may be run."""
     saved = checkpoint.read(path)
-    _ask_trust(saved.source, trust, str(path), f"microgpt source --diff --checkpoint {path}")
+    ask_trust(saved.source, trust, str(path), f"microgpt source --diff --checkpoint {path}")
     with named(path):
         return checkpoint.loads(saved, corpus=corpus, trust=True, name=str(path))
-
-
-def _ask_trust(written: str, trust: bool, what: str, how: str) -> None:
-    """Let a program that came from elsewhere run only after a yes."""
-    if written == file.ORIGINAL or trust:
-        return
-    edit = changed(written)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise MicrogptError(
-            f"{what} carries a program of its own, gpt.py with {edit}, and this would run it; read "
-            f"it first ({how}), and add --trust if you trust it."
-        )
-    click.echo(printable(file.diff(file.ORIGINAL, written)), err=True)
-    click.echo(f"\n{what} carries the program above, gpt.py with {edit}.", err=True)
-    if not click.confirm("Run it?", err=True):
-        raise MicrogptError("Nothing was run.")
 
 
 def _check_out(
@@ -1362,46 +1119,3 @@ def _check_out(
             f"{out} holds a run already: --resume {out} goes on with it, --overwrite replaces it",
             ctx,
         )
-
-
-def changed(written: str) -> str:
-    """How far a source is from the file: `3 lines added and 1 removed`."""
-    changes = file.edits(file.ORIGINAL, written)
-    added = sum(len(rows) for _, _, rows in changes)
-    return f"{counted(added, 'line')} added and {sum(n for _, n, _ in changes):,} removed"
-
-
-def counted(n: int, word: str) -> str:
-    """`1 step`, `1,000 steps`."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """`8.1 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def printable(text: str) -> str:
-    """A text without what would steer a terminal: control characters are spelled out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
-
-
-def token(text: str) -> str:
-    """A token as a word or a mark: `end` for the line break, which marks both ends of a
-    document."""
-    return {"\n": "end", " ": "space"}.get(text, printable(text).replace("\t", "\\t"))
-
-
-def shown_text(text: str) -> str:
-    return printable(text) if text else "(nothing)"
-
-
-def repr_short(item: Any) -> str:
-    return token(item) if isinstance(item, str) else str(item)
