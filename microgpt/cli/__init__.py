@@ -23,6 +23,7 @@ import click
 import microgpt
 from microgpt import checkpoint, data
 from microgpt import source as file
+from microgpt.cli import experiments
 from microgpt.cli.terminal import (
     COUNT,
     FILE,
@@ -1119,3 +1120,7 @@ def _check_out(
             f"{out} holds a run already: --resume {out} goes on with it, --overwrite replaces it",
             ctx,
         )
+
+
+for _command in experiments.COMMANDS:
+    main.add_command(_command)

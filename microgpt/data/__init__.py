@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import errno
 import functools
@@ -16,7 +17,9 @@ from typing import TypedDict
 from microgpt.data.tasks import TASKS, generate
 from microgpt.errors import MicrogptError
 
-__all__ = ["DATASETS", "LIMIT", "Corpus", "Dataset", "fingerprint", "load", "split"]
+__all__ = [
+    "DATASETS", "LIMIT", "Corpus", "Dataset", "fingerprint", "load", "split", "with_answers",
+]  # fmt: skip
 
 LIMIT = 20_000_000
 """The most that is read of a file, in bytes, and of a text, in characters."""
@@ -133,6 +136,24 @@ def load(data: str | os.PathLike[str], *, seed: int = 0) -> Corpus:
     path = os.fsdecode(data)
     docs_of_file = _documents(_read(path, isinstance(data, str)), f"The file {_shown(path)}")
     return Corpus(Path(path).name, Path(path).name, docs_of_file)
+
+
+def with_answers(corpus: Corpus, separator: str) -> Corpus:
+    """A corpus as a task: what stands behind the separator in each document is its answer.
+
+    Raises:
+        MicrogptError: the separator is empty, or a document has no answer behind it.
+    """
+    if not separator:
+        raise MicrogptError("The separator that stands before the answers must not be empty.")
+    for number, doc in enumerate(corpus.docs, start=1):
+        question, found, answer = doc.partition(separator)
+        if not question or not found or not answer:
+            raise MicrogptError(
+                f"Document {number} of {corpus.name}, {_shown(doc)}, is no question and answer "
+                f"with {separator!r} between them; each document of a task must be."
+            )
+    return dataclasses.replace(corpus, separator=separator)
 
 
 def split(docs: Iterable[str], held_out: float = 0.1) -> tuple[tuple[str, ...], tuple[str, ...]]:

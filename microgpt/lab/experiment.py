@@ -156,12 +156,13 @@ class Experiment:
     """Programs beside a baseline, run pair by pair; it can be stopped and keeps what it has.
 
     Args:
-        asked: the variants: recipes, names of groups, or of ladders.
+        asked: the variants: recipes, names of groups or of ladders, or programs as they are.
         baseline: the recipe of what they are edits of; the file itself when it is empty.
         tasks: data: names of data sets, or corpora.
         seeds: how many, or which.
-        numbers: numbers of the file for all programs (`steps`, `n_layer`, ...); a data set's own
-            steps and batch are in force where they are not given.
+        numbers: numbers of the file for all programs (`steps`, `n_layer`, ...).
+        usual: whether a data set's own steps and batch are in force where neither a program nor
+            these numbers say otherwise.
         until_sure: look several times, and add seeds to what is not decided yet.
         most_seeds: where that ends.
         budget: seconds after which no further run is begun, or None.
@@ -175,12 +176,13 @@ class Experiment:
 
     def __init__(
         self,
-        asked: Sequence[str],
+        asked: Sequence[str | Program],
         baseline: str = "",
         tasks: Sequence[str | Corpus] = ("names",),
         seeds: int | Sequence[int] = SEEDS,
         numbers: dict[str, float] | None = None,
         *,
+        usual: bool = True,
         until_sure: bool = False,
         most_seeds: int = MOST_SEEDS,
         budget: float | None = None,
@@ -194,7 +196,11 @@ class Experiment:
         if until_sure:
             last = self._seeds[-1]
             self._seeds += [last + 1 + i for i in range(self._looks[-1] - count)]
-        recipes = variants.recipes(asked)
+        programs = [one for one in asked if isinstance(one, Program)]
+        recipes: list[str | Program] = [
+            *programs,
+            *variants.recipes([x for x in asked if isinstance(x, str)]),
+        ]
         if not recipes:
             raise MicrogptError(
                 "There is nothing to compare: name a variant, such as no-attention."
@@ -202,7 +208,7 @@ class Experiment:
         self.pairings = [
             pairing
             for task in _unique(tasks)
-            for pairing in _pairings(task, baseline, recipes, numbers or {})
+            for pairing in _pairings(task, baseline, recipes, numbers or {}, usual)
         ]
         self._engine, self._budget, self._spread = engine, budget, spread or _here
         self._ledger = Ledger.open(results) if results is not None else None
@@ -380,33 +386,40 @@ def _unique(tasks: Sequence[str | Corpus]) -> list[Corpus]:
 
 
 def _pairings(
-    corpus: Corpus, baseline: str, recipes: Sequence[str], numbers: dict[str, float]
+    corpus: Corpus,
+    baseline: str,
+    recipes: Sequence[str | Program],
+    numbers: dict[str, float],
+    usual: bool,
 ) -> Iterator[_Pairing]:
-    own = data.DATASETS.get(corpus.name)
-    usual: dict[str, float] = {"steps": own["steps"], "batch": own["batch"]} if own else {}
+    own = data.DATASETS.get(corpus.name) if usual else None
+    usually: dict[str, float] = {"steps": own["steps"], "batch": own["batch"]} if own else {}
     base = variants.program(baseline)
     if base.whole:
-        base = Program(base.name, _set(base.source, usual, numbers), whole=True)
+        base = _numbered(base, usually, numbers)
     else:
-        base = variants.program(baseline, _set(ORIGINAL, usual, numbers))
+        base = variants.program(baseline, _set(ORIGINAL, usually, numbers))
     for recipe in recipes:
-        found = variants.program(recipe, base.source)
-        if found.whole:
-            found = Program(found.name, _set(found.source, usual, numbers), whole=True)
+        found = recipe if isinstance(recipe, Program) else variants.program(recipe, base.source)
+        found = _numbered(found, usually, numbers) if found.whole else found
         if found.source == base.source:
             raise MicrogptError(
-                f"{recipe} changes nothing on {corpus.name}: it is the baseline itself."
+                f"{found.name} changes nothing on {corpus.name}: it is the baseline itself."
             )
         yield _Pairing(corpus, base, found)
 
 
-def _set(source: str, usual: dict[str, float], numbers: dict[str, float]) -> str:
+def _numbered(program: Program, usually: dict[str, float], numbers: dict[str, float]) -> Program:
+    return Program(program.name, _set(program.source, usually, numbers), whole=True)
+
+
+def _set(source: str, usually: dict[str, float], numbers: dict[str, float]) -> str:
     """A program with other numbers: those that are given, and a data set's own where the program
     has those of the file."""
     own = {knob.name: knob.value for knob in knobs(ORIGINAL)}
     for knob in knobs(source):
-        if knob.name in usual and knob.name not in numbers and own.get(knob.name) == knob.value:
-            source = set_knob(source, knob.name, usual[knob.name])
+        if knob.name in usually and knob.name not in numbers and own.get(knob.name) == knob.value:
+            source = set_knob(source, knob.name, usually[knob.name])
     for name, number in numbers.items():
         source = set_knob(source, name, number)
     return source

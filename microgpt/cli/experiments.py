@@ -1,0 +1,518 @@
+"""`microgpt variants`, `compare` and `rerun`: experiments in the terminal."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from microgpt import data
+from microgpt import source as file
+from microgpt.cli.terminal import (
+    COUNT,
+    FILE,
+    POSITIVE,
+    WHOLE,
+    Plain,
+    Stopped,
+    ask_trust,
+    console,
+    counted,
+    duration,
+    link_option,
+    linked_corpus,
+    on_terminal,
+    print_json,
+    printable,
+    sizes_options,
+    stoppable,
+    tell,
+    trust_option,
+)
+from microgpt.data import Corpus
+from microgpt.errors import MicrogptError
+from microgpt.lab import variants as lab
+from microgpt.lab.experiment import (
+    FIRST_SEED,
+    METRICS,
+    MOST_SEEDS,
+    SEEDS,
+    Comparison,
+    Difference,
+    Experiment,
+    Report,
+)
+from microgpt.lab.records import Ledger, Record, again
+from microgpt.lab.variants import Program
+from microgpt.run import ENGINES
+
+if TYPE_CHECKING:
+    pass
+
+BAR = 21  # characters that an interval is drawn in
+FAR = 5  # times as far as a middling interval: such a one does not set the scale of a drawing
+WIDE = 100  # columns of a terminal that leave room for drawings
+LINKS = 3  # that are printed without being asked for
+MANY = 5  # verdicts of which one may well be chance
+
+
+# ---- variants ----
+
+
+@click.command(short_help="List variants of the file, or show one.")
+@click.argument("recipe", required=False, metavar="[RECIPE]")
+@click.option("--source", "whole", is_flag=True, help="Print the whole program it makes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def variants(recipe: str | None, whole: bool, as_json: bool) -> None:
+    """List the variants that come with the package, or show what one changes.
+
+    \b
+      microgpt variants
+      microgpt variants rope
+      microgpt variants rope+swiglu+lr=0.02      several at once, and a number
+      microgpt variants rope --source > mine.py  as a program, to edit
+    """
+    if recipe is None:
+        _list(as_json)
+        return
+    program = lab.program(recipe)
+    if whole:
+        click.echo(program.source, nl=False)
+        return
+    parts = [p.strip() for p in recipe.split("+")]
+    known = [lab.variant(p) for p in parts if "=" not in p and not program.whole]
+    if as_json:
+        about = [_about(variant) for variant in known]
+        print_json({"recipe": recipe, "variants": about, "diff": program.diff})
+        return
+    out = console()
+    for variant in known:
+        out.print(f"{variant.title} ({variant.name})\n", style="bold")
+        out.print(f"{variant.about}\n")
+        out.print(f"Hypothesis: {variant.hypothesis}")
+        out.print(f"Reference:  {variant.reference}\n")
+    if on_terminal():
+        from rich.syntax import Syntax
+
+        out.print(Syntax(printable(program.diff), "diff", theme="ansi_dark", word_wrap=True))
+    else:
+        click.echo(program.diff)
+
+
+def _about(variant: lab.Variant) -> Plain:
+    return {
+        "name": variant.name, "group": variant.group, "title": variant.title,
+        "about": variant.about, "hypothesis": variant.hypothesis, "reference": variant.reference,
+    }  # fmt: skip
+
+
+def _list(as_json: bool) -> None:
+    found = lab.collection().values()
+    if as_json:
+        print_json({"variants": [_about(v) for v in found], "ladders": lab.LADDERS})
+        return
+    out = console()
+    width = max(len(v.name) for v in found)
+    for group, title in lab.GROUPS.items():
+        out.print(f"{group}: {title[0].lower()}{title[1:]}", style="bold")
+        for variant in found:
+            if variant.group == group:
+                out.print(f"  {variant.name:{width}}  {variant.title}")
+        out.print()
+    out.print("ladders: one rung above the other", style="bold")
+    for name, rungs in lab.LADDERS.items():
+        out.print(f"  {name:{width}}  {', '.join(rungs)}", soft_wrap=True)
+    out.print("\nmicrogpt variants NAME shows one; microgpt compare NAME measures it.")
+
+
+# ---- compare ----
+
+
+@click.command(short_help="Measure variants beside a baseline.")
+@click.argument("recipes", nargs=-1, metavar="VARIANT...")
+@click.option(
+    "--baseline", default="", metavar="RECIPE", help="What they are edits of (the file itself)."
+)
+@click.option(
+    "--data", "names", multiple=True, metavar="DATA",
+    help="A data set or a text file; again for more, tasks for all tasks (names).",
+)  # fmt: skip
+@click.option("--separator", metavar="X", help="What stands before the answer in a text file.")
+@click.option("--seeds", type=COUNT, metavar="N", help=f"Paired runs of each ({SEEDS}).")
+@click.option("--seed", type=COUNT, metavar="N", help=f"The first of them ({FIRST_SEED}).")
+@click.option(
+    "--until-sure", is_flag=True, help="Add seeds until the interval decides, or --most-seeds."
+)
+@click.option(
+    "--most-seeds", type=WHOLE, metavar="N", default=MOST_SEEDS,
+    help=f"Where --until-sure ends ({MOST_SEEDS}).",
+)  # fmt: skip
+@click.option("--budget", type=POSITIVE, metavar="S", help="Begin nothing after so many seconds.")
+@click.option("--steps", type=WHOLE, metavar="N", help="Training steps (as the data need).")
+@click.option("--batch", type=WHOLE, metavar="N", help="Documents a step (as the data need).")
+@click.option("--lr", type=POSITIVE, metavar="X", help="Learning rate of the first step (0.01).")
+@sizes_options
+@link_option
+@trust_option
+@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="As in train.")
+@click.option(
+    "--jobs", type=COUNT, metavar="N", default=0, help="Processes (one a core, if worth it)."
+)
+@click.option(
+    "--out", type=FILE, metavar="FILE", help="Keep all runs here; those in it are not made again."
+)
+@click.option("--links", is_flag=True, help="Print the page's link of each, however many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    recipes: tuple[str, ...],
+    baseline: str,
+    names: tuple[str, ...],
+    separator: str | None,
+    seeds: int | None,
+    seed: int | None,
+    until_sure: bool,
+    most_seeds: int,
+    budget: float | None,
+    steps: int | None,
+    batch: int | None,
+    lr: float | None,
+    n_layer: int | None,
+    n_head: int | None,
+    n_embd: int | None,
+    block_size: int | None,
+    std: float | None,
+    link: str | None,
+    trust: bool,
+    engine: str,
+    jobs: int,
+    out: Path | None,
+    links: bool,
+    as_json: bool,
+) -> int:
+    """Train programs and a baseline with the same seeds, and say what the difference is worth.
+
+    A VARIANT is a name (microgpt variants lists them), several joined by plus signs, a number
+    of the file, a file of your own, or a group or ladder of variants.
+
+    \b
+      microgpt compare no-attention --data names --data copy
+      microgpt compare rope+swiglu lr=0.02 --until-sure
+      microgpt compare no-norm --baseline n_layer=4
+      microgpt compare mine.py --out results.jsonl
+      microgpt compare removals --data tasks --jobs 2
+
+    Both programs of a pair begin with the same weights, where they have the same, and read the
+    same documents in the same order. What is compared is measured on documents that neither
+    has seen: exact answers where the data have answers, otherwise the loss.
+    """
+    from microgpt.lab.parallel import spread
+
+    given: Plain = {
+        "steps": steps, "batch": batch, "lr": lr, "n_layer": n_layer, "n_head": n_head,
+        "n_embd": n_embd, "block_size": block_size, "std": std,
+    }  # fmt: skip
+    numbers = {name: value for name, value in given.items() if value is not None}
+    tasks = _tasks(names, separator)
+    asked: list[str | Program] = list(recipes)
+    if link is not None:
+        state = file.decode_link(link)
+        written = state.get("source", file.ORIGINAL)
+        ask_trust(written, trust, "This link", "microgpt source --diff --link URL")
+        asked.append(Program("link", written, whole=True))
+        corpus = linked_corpus(state)
+        tasks = tasks or ([corpus] if corpus else [])
+        seed = state.get("seed") if seed is None else seed
+    if not asked:
+        raise click.UsageError("name a variant; microgpt variants lists them", ctx)
+    if budget is not None and not until_sure and out is None:
+        tell("With --budget and without --out, the runs that are made are not kept.")
+    first, count = FIRST_SEED if seed is None else seed, SEEDS if seeds is None else seeds
+    experiment = Experiment(
+        asked, baseline, tasks or ["names"], list(range(first, first + count)), numbers,
+        usual=link is None, until_sure=until_sure, most_seeds=most_seeds, budget=budget,
+        engine=engine, results=out, spread=spread(jobs),
+    )  # fmt: skip
+    for sentence in experiment.left_out:
+        tell(sentence)
+    stopped = _perform(experiment, as_json)
+    report = experiment.report()
+    if as_json:
+        for comparison in report.comparisons:
+            print_json({"event": "comparison", **comparison.plain()})
+    else:
+        Shown(report, links).show()
+    if stopped is not None:
+        tell(_stopped(out))
+        return 128 + stopped
+    if not report.whole:
+        tell("The budget is used up, and not all was run; --out FILE keeps what was.")
+    return 0 if any(c.differences for c in report.comparisons) else 1
+
+
+def _tasks(names: Sequence[str], separator: str | None) -> list[str | Corpus]:
+    """The data that were named."""
+    found: list[str | Corpus] = []
+    for name in names:
+        if name == "tasks":
+            found += [n for n, about in data.DATASETS.items() if about["separator"]]
+        elif name in data.DATASETS or separator is None:
+            found.append(name)
+        else:
+            found.append(data.with_answers(data.load(name), separator))
+    return found
+
+
+def _perform(experiment: Experiment, as_json: bool) -> int | None:
+    """Do the runs, and show how far they are; the number of the signal that stopped them."""
+    bar: Any = None
+    if on_terminal() and not as_json:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        bar = Progress(
+            BarColumn(bar_width=30), TextColumn("{task.completed:,} of {task.total:,} runs"),
+            TimeRemainingColumn(), TextColumn("{task.fields[newest]}", markup=False),
+            console=console(), transient=True,
+        )  # fmt: skip
+        task = bar.add_task("", total=None, newest="", completed=0)
+    with stoppable():
+        try:
+            if bar is not None:
+                bar.start()
+            for at in experiment.run():
+                if as_json:
+                    print_json({"event": "run", **at.newest})
+                elif bar is not None:
+                    newest = f"{at.newest['program']} on {at.newest['data']}"
+                    bar.update(task, total=at.wanted, completed=at.done, newest=newest)
+        except Stopped as stop:
+            return stop.number
+        finally:
+            if bar is not None:
+                bar.stop()
+    return None
+
+
+def _stopped(out: Path | None) -> str:
+    if out is None:
+        return "Stopped; the runs were not kept, because no --out FILE was given."
+    return f"Stopped; the finished runs are in {out}, and the same command goes on from there."
+
+
+class Shown:
+    """A report on a terminal: a table for each set of data, then what to know about it."""
+
+    def __init__(self, report: Report, links: bool) -> None:
+        self.report, self.links = report, links
+        self.console = console()
+
+    def show(self) -> None:
+        """Print it."""
+        found = self.report.comparisons
+        for name in dict.fromkeys(c.data for c in found):
+            self._data([c for c in found if c.data == name])
+        for sentence in self._remarks():
+            self.console.print(sentence)
+        if self.links or len(found) <= LINKS:
+            self.console.print("In the page, behind its address:")
+            for c in found:
+                self.console.print(f"  {c.variant}: #{c.link}", soft_wrap=True)
+
+    def _data(self, found: Sequence[Comparison]) -> None:
+        from rich.table import Table
+
+        pairs = max(len(c.seeds) for c in found)
+        self.console.print(f"{printable(found[0].data)}, {counted(pairs, 'seed')}", style="bold")
+        first = next((c for c in found if c.differences), None)
+        if first is not None:
+            parts = [f"{_value(d, d.baseline)} {d.metric.title}" for d in first.differences]
+            self.console.print(f"{printable(first.baseline)}: {', '.join(parts)}")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        wide = self.console.width >= WIDE
+        titles = ("variant", "", "difference (95 % interval)", "", "verdict", "weights, work")
+        for i, title in enumerate(titles):
+            if wide or i not in (3, 5):
+                table.add_column(title, no_wrap=True)
+        scales = {
+            metric.name: _scale(
+                [d for c in found for d in c.differences if d.metric.name == metric.name]
+            )
+            for metric in METRICS
+        }
+        most = max(len(c.seeds) for c in found)
+        for c in found:
+            for i, d in enumerate(c.differences):
+                seeds = "" if i or len(c.seeds) == most else f" ({counted(len(c.seeds), 'seed')})"
+                drawn = _drawn(d, scales[d.metric.name])
+                cells = [
+                    "" if i else printable(c.variant), _value(d, d.variant), _interval(d), drawn,
+                    d.verdict + seeds, "" if i else _cost(c),
+                ]  # fmt: skip
+                table.add_row(*[x for j, x in enumerate(cells) if wide or j not in (3, 5)])
+            if not c.differences:
+                table.add_row(printable(c.variant), "", "no pair of runs was completed")
+        self.console.print(table)
+        self.console.print()
+
+    def _remarks(self) -> list[str]:
+        found = self.report.comparisons
+        said = [sentence for c in found for sentence in c.failed]
+        said = [printable(sentence) for sentence in dict.fromkeys(said)]
+        for c in found:
+            seen = [theirs["at_once"] for _, theirs in c.runs if theirs["at_once"] is not None]
+            if seen:
+                whole = next(d for d in c.differences if d.metric.name == "held_out")
+                said.append(
+                    f"{c.variant} sees the future: at whole documents of {c.data} its loss is "
+                    f"{sum(seen) / len(seen):.3f}, and {whole.variant:.3f} when a text is read "
+                    "from left to right, as it is written. The second is what is compared."
+                )
+        notes = {theirs["note"]: c.variant for c in found for _, theirs in c.runs if theirs["note"]}
+        said += [
+            f"{printable(name)} was run by Python itself, which is slower: {note}."
+            for note, name in notes.items()
+        ]
+        level = {d.interval.level for c in found for d in c.differences}
+        if level and min(level) < 0.95 + 1e-9 and len(found) >= MANY:
+            said.append(
+                f"These are {len(found)} verdicts: where nothing matters, one in twenty would "
+                "still say that it does."
+            )
+        if level and max(level) > 0.95 + 1e-9:
+            said.append(
+                f"The intervals hold {max(level):.2%} each, so that looking several times is as "
+                "safe as looking once."
+            )
+        return said
+
+
+def _value(d: Difference, number: float) -> str:
+    return f"{number:.1%}" if d.metric.name == "exact" else f"{number:.3f}"
+
+
+def _signed(d: Difference, number: float) -> str:
+    """A difference with its sign, and a true minus."""
+    if not math.isfinite(number):
+        return "?"
+    text = f"{100 * number:+.1f}" if d.metric.name == "exact" else f"{number:+.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(d: Difference) -> str:
+    low, high = _signed(d, d.interval.low), _signed(d, d.interval.high)
+    return f"{_signed(d, d.interval.mean)} ({low} to {high})"
+
+
+def _scale(found: Sequence[Difference]) -> float:
+    """What a drawing of intervals reaches to on both sides of zero: as far as most of them do."""
+    ends = [(d.interval.low, d.interval.high) for d in found]
+    reach = sorted(max(abs(low), abs(high)) for low, high in ends if math.isfinite(high - low))
+    middle = reach[len(reach) // 2] if reach else 0.0
+    return max([r for r in reach if r <= FAR * middle], default=0.0)
+
+
+def _drawn(d: Difference, scale: float) -> str:
+    """An interval as a line with a dot, zero in the middle; an arrow where it lies outside."""
+    if not scale:
+        return ""
+    middle = BAR // 2
+    low, mean, high = (
+        middle + round(max(-2.0, min(2.0, number / scale)) * middle)
+        for number in (d.interval.low, d.interval.mean, d.interval.high)
+    )
+    cells = [" "] * BAR
+    for i in range(max(low, 0), min(high, BAR - 1) + 1):
+        cells[i] = "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
+    cells[middle] = "\N{BOX DRAWINGS LIGHT VERTICAL}"
+    if 0 <= mean < BAR:
+        cells[mean] = "\N{BLACK CIRCLE}"
+    elif mean < 0:
+        cells[0] = "\N{LEFTWARDS ARROW}"
+    else:
+        cells[-1] = "\N{RIGHTWARDS ARROW}"
+    return "".join(cells)
+
+
+def _cost(c: Comparison) -> str:
+    """How many weights and multiply-adds the variant has more or fewer."""
+    parts = []
+    for name in ("parameters", "operations"):
+        pairs = [(a[name], b[name]) for a, b in c.runs if a[name] and b[name]]
+        if pairs:
+            change = sum(b for _, b in pairs) / sum(a for a, _ in pairs) - 1
+            parts.append(
+                "=" if abs(change) < 0.0005 else f"{change:+.0%}".replace("-", "\N{MINUS SIGN}")
+            )
+    return ", ".join(parts)
+
+
+# ---- rerun ----
+
+
+@click.command(short_help="Make recorded runs again.")
+@click.argument("results", type=FILE)
+@click.option("--run", "wanted", metavar="ID", help="Only the run whose id begins so.")
+@click.option("--data", "name", metavar="DATA", help="The data, where they are a file of yours.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+@trust_option
+def rerun(results: Path, wanted: str | None, name: str | None, as_json: bool, trust: bool) -> int:
+    """Make the runs in a result file again, and say whether their losses are the same.
+
+    \b
+      microgpt rerun results.jsonl --run 53f701
+      microgpt rerun results.jsonl
+
+    On one machine and one version every loss is the same. Other processors add up in another
+    order, so there the last digits of the losses differ, and what they lead to.
+    """
+    if not results.is_file():
+        raise MicrogptError(f"There is no result file {results}.")
+    ledger = Ledger.open(results)
+    for sentence in ledger.left_out:
+        tell(sentence)
+    found = [r for r in ledger if r["id"].startswith(wanted or "")]
+    if not found:
+        raise MicrogptError(f"There is no run in {results} whose id begins with {wanted}.")
+    _ask_trust(found, trust, results)
+    corpus = data.load(name) if name is not None else None
+    different = 0
+    with stoppable():
+        for record in found:
+            began = time.perf_counter()
+            result = again(record, corpus)
+            same = (result.losses, result.failed) == (record["losses"], record["failed"])
+            different += not same
+            facts: Plain = {"id": record["id"], "same": same}
+            facts |= {"held_out": [record["held_out"], result.held_out]}
+            if as_json:
+                print_json(facts)
+                continue
+            what = f"{record['id']}  {record['program']} on {record['data']}, seed {record['seed']}"
+            click.echo(
+                f"{printable(what)}: {'the same losses' if same else 'other losses'}, held-out "
+                f"loss {_known(record['held_out'])} then and {_known(result.held_out)} now "
+                f"({duration(time.perf_counter() - began)})"
+            )
+    return 1 if different else 0
+
+
+def _known(number: float | None) -> str:
+    return "unknown" if number is None else f"{number:.6f}"
+
+
+def _ask_trust(found: Sequence[Record], trust: bool, path: Path) -> None:
+    """A result file may come from elsewhere, and the programs in it with it."""
+    for packed in dict.fromkeys(r.get("edit") for r in found):
+        if packed is not None:
+            written = file.unpack_edit(packed)
+            how = f"microgpt source --diff --link {shlex.quote('#edit=' + packed)}"
+            ask_trust(written, trust, f"The file {path}", how)
+
+
+COMMANDS = (variants, compare, rerun)
