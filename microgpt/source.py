@@ -407,7 +407,7 @@ class ConflictError(MicrogptError):
         self.text = text
 
 
-def redefine(source: str, text: str) -> str:
+def redefine(source: str, text: str, *, numbers: bool = True) -> str:
     """A source in which some functions and numbers are others.
 
     Args:
@@ -415,6 +415,7 @@ def redefine(source: str, text: str) -> str:
         text: Python that is read and never run. Each `def` takes the place of the function of that
             name, or is new and comes to stand above the first that uses it; a `class Tensor` holds
             methods likewise; `lr = 0.003` sets a number in a signature.
+        numbers: whether such numbers are set.
 
     Raises:
         MicrogptError: the text is not Python, or holds something else.
@@ -428,7 +429,7 @@ def redefine(source: str, text: str) -> str:
         raise MicrogptError("This is no text that Python can read.", line=1) from None
     rows = text.splitlines()
     parts: list[tuple[str, list[str]]] = []
-    numbers: list[tuple[str, float]] = []
+    found: list[tuple[str, float]] = []
     for node in tree.body:
         match node:
             case ast.Expr(value=ast.Constant(value=str())) if node is tree.body[0]:
@@ -443,7 +444,7 @@ def redefine(source: str, text: str) -> str:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if (
                 number := _number(value)
             ) is not None:
-                numbers.append((name, number))
+                found.append((name, number))
             case _:
                 raise _neither(node)
     for name, new in parts:
@@ -455,9 +456,20 @@ def redefine(source: str, text: str) -> str:
     for name, new in reversed(parts):
         if name not in {f.name for f in functions(source)}:
             source = _inserted(source, name, new)
-    for name, number in numbers:
+    for name, number in found if numbers else ():
         source = set_knob(source, name, number)
     return source
+
+
+def numbers(text: str) -> dict[str, float]:
+    """The numbers that a text sets, by name, as `redefine` reads them."""
+    return {
+        name: number
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign)
+        for name, number in [(ast.unparse(node.targets[0]), _number(node.value))]
+        if number is not None
+    }
 
 
 def _rows(rows: list[str], node: ast.FunctionDef) -> list[str]:

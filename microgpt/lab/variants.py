@@ -178,7 +178,7 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
         recipe: parts joined by plus signs, each the name of a variant, the path of one, a number
             of the file (`lr=0.02`) or the path of an edited `gpt.py`, which can only stand alone.
             An empty one is the base itself.
-        base: what it is an edit of.
+        base: an edit of the file that all of it is added to.
 
     Raises:
         MicrogptError: a part does not exist or does not apply, or two change the same words.
@@ -186,7 +186,8 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
     parts = [part.strip() for part in recipe.split("+")] if recipe.strip() else []
     if "" in parts:
         raise MicrogptError(f"The recipe {recipe!r} has an empty part between its plus signs.")
-    numbers: dict[str, tuple[float, str]] = {}
+    numbers: dict[str, tuple[float, str]] = {}  # of the recipe itself, which has the last word
+    own: dict[str, tuple[float, str]] = {}  # of its variants
     done: list[Variant] = []
     source = base
     for part in parts:
@@ -195,8 +196,11 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
         elif part.endswith(".py") and len(parts) == 1 and _whole(text := _read(part)):
             return Program(Path(part).stem, text, whole=True)
         else:
-            source = _with(source, base, variant(part), done)
-    for name, (value, _) in numbers.items():
+            source = _with(source, variant(part), done)
+    for new in done:
+        for name, value in file.numbers(new.text).items():
+            _set(own, name, value, new.name)
+    for name, (value, _) in (own | numbers).items():
         source = file.set_knob(source, name, value)
     if len(done) > 1:
         _try(source, done)
@@ -224,33 +228,37 @@ def _set(numbers: dict[str, tuple[float, str]], name: str, value: float, part: s
     numbers[name] = value, part
 
 
-def _with(source: str, base: str, new: Variant, done: list[Variant]) -> str:
-    """A source with a variant more, and those that it builds on.
+def _with(source: str, new: Variant, done: list[Variant]) -> str:
+    """A source with the functions of a variant more, and of those that it builds on.
 
     Args:
-        source: the base with all of `done` in it.
-        base: what `done` were applied to.
-        new: the variant.
+        source: an edit of the file, with all of `done` in it.
+        new: the variant, which is written as an edit of the file itself.
         done: is added to.
     """
-    if new.name in [other.name for other in done]:
+    if new in done:
         return source
-    under = base
-    below: list[Variant] = []
     for name in new.builds_on:
-        source = _with(source, base, variant(name), done)
-        under = _with(under, base, variant(name), below)
-    theirs = applied(under, new)
+        source = _with(source, variant(name), done)
+    under = _under(new)
     try:
-        merged = file.merge(under, source, theirs)
+        merged = file.merge(under, source, applied(under, new, numbers=False))
     except ConflictError as conflict:
-        other = next((v for v in done if not _together(base, v, new)), done[-1] if done else new)
+        other = next((v.title for v in done if not _together(v, new)), "The baseline")
         raise MicrogptError(
-            f"{other.title} and {new.title} cannot be put together: both change the line "
+            f"{other} and {new.title} cannot be put together: both change the line "
             f"{conflict.text!r}. Choose one of them, or write a variant that builds on the other.",
         ) from None
     done.append(new)
     return merged
+
+
+def _under(new: Variant) -> str:
+    """The file with all that a variant builds on."""
+    source, below = ORIGINAL, list[Variant]()
+    for name in new.builds_on:
+        source = _with(source, variant(name), below)
+    return source
 
 
 def _try(source: str, parts: Sequence[Variant]) -> None:
@@ -267,22 +275,22 @@ def _try(source: str, parts: Sequence[Variant]) -> None:
         ) from None
 
 
-def _together(base: str, a: Variant, b: Variant) -> bool:
+def _together(a: Variant, b: Variant) -> bool:
     try:
-        file.merge(base, applied(base, a), applied(base, b))
+        file.merge(ORIGINAL, applied(_under(a), a), applied(_under(b), b))
     except MicrogptError:
         return False
     return True
 
 
-def applied(source: str, new: Variant) -> str:
-    """A source with the functions and numbers of a variant in place of its own.
+def applied(source: str, new: Variant, *, numbers: bool = True) -> str:
+    """A source with the functions of a variant in place of its own, and its numbers.
 
     Raises:
         MicrogptError: it does not apply; with the variant's name.
     """
     try:
-        return file.redefine(source, new.text)
+        return file.redefine(source, new.text, numbers=numbers)
     except MicrogptError as error:
         where = f", line {error.line}" if error.line else ""
         raise MicrogptError(
