@@ -21,14 +21,11 @@ inside. So a source that is not this package's own gpt.py is executed only when 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import math
 import os
-import secrets
 import sys
-import time
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -37,6 +34,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from microgpt import data
 from microgpt.errors import MicrogptError
+from microgpt.files import part_of, place_on_disk, reason, write
 from microgpt.run import MOST_WEIGHTS, Run, expected_weights
 from microgpt.source import ORIGINAL, edits
 
@@ -44,7 +42,6 @@ VERSION = "1"
 LONGEST_HEADER = 8_000_000  # bytes
 MOST_BRACKETS = 300_000  # in a header: each opens a list or an object, which costs memory
 MOST_NUMBERS = 4 * MOST_WEIGHTS  # weights, two moments, and losses
-STALE = 60.0  # seconds after which a half-written file of a killed run may be swept away
 
 Shape = tuple[int, ...]
 
@@ -496,7 +493,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     except FileNotFoundError:
         raise MicrogptError(f"There is no file {place}.") from None
     except (OSError, ValueError) as error:
-        raise MicrogptError(f"{place} cannot be read: {_reason(error)}.") from error
+        raise MicrogptError(f"{place} cannot be read: {reason(error)}.") from error
 
 
 def check_target(path: Path, contents: bytes | None = None) -> None:
@@ -511,7 +508,7 @@ def check_target(path: Path, contents: bytes | None = None) -> None:
         MicrogptError: its folder is missing or cannot be written to, or it is a file of another
         kind.
     """
-    place = _place_on_disk(path)
+    place = place_on_disk(path)
     try:
         if place.is_dir():
             raise MicrogptError(
@@ -531,14 +528,14 @@ def check_target(path: Path, contents: bytes | None = None) -> None:
                     "another name."
                 )
     except OSError as error:
-        raise MicrogptError(f"{path} cannot be written: {_reason(error)}.") from error
+        raise MicrogptError(f"{path} cannot be written: {reason(error)}.") from error
     if contents is not None:
-        part = _part(place)
+        part = part_of(place)
         try:
             with part.open("xb") as file:
                 file.write(contents)
         except OSError as error:
-            raise MicrogptError(f"{path} cannot be written: {_reason(error)}.") from error
+            raise MicrogptError(f"{path} cannot be written: {reason(error)}.") from error
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -552,73 +549,3 @@ def _ours(place: Path) -> bool:
         except MicrogptError:
             return False
     return True
-
-
-def write(path: str | os.PathLike[str], contents: bytes) -> None:
-    """Put bytes in a file in one motion: written beside it, forced to the disk, then moved into
-    place.
-
-    Raises:
-        MicrogptError: the disk or the folder does not take them; what was there is untouched.
-    """
-    place = _place_on_disk(Path(path))
-    _sweep(place)
-    part = _part(place)
-    try:
-        with part.open("xb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        if place.exists():
-            part.chmod(place.stat().st_mode & 0o777)
-        os.replace(part, place)
-    except OSError as error:
-        kept = "; what was there before is untouched" if place.exists() else ""
-        raise MicrogptError(f"{path} could not be written: {_reason(error)}{kept}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-    if os.name == "posix":  # the new name, too, must survive a power cut
-        with contextlib.suppress(OSError):
-            folder = os.open(place.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-
-def _place_on_disk(path: Path) -> Path:
-    """The file that a path means: what a link points to is replaced, not the link."""
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        raise MicrogptError(f"{path} is not a name that a file can have.") from None
-
-
-def _part(place: Path) -> Path:
-    return place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
-
-
-def _sweep(place: Path) -> None:
-    """Remove what runs that were killed while they wrote this file left beside it."""
-    with contextlib.suppress(OSError):
-        for part in place.parent.iterdir():
-            left = part.name.startswith(f".{place.name}.") and part.name.endswith(".part")
-            if left and time.time() - part.stat().st_mtime > STALE:
-                part.unlink()
-
-
-def _reason(error: OSError | ValueError) -> str:
-    number = getattr(error, "errno", None)
-    words = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EFBIG: "the file would be larger than is allowed here",
-        errno.EACCES: "you have no permission to",
-        errno.EPERM: "you have no permission to",
-        errno.EROFS: "the disk is read-only",
-        errno.ENAMETOOLONG: "the name is too long",
-    }
-    if number in words:
-        return words[number]
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

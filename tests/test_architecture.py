@@ -8,22 +8,23 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "microgpt"
 CORE = {
-    "gpt", "errors", "source", "data", "engines", "run", "xray", "checkpoint", "lessons", "live",
+    "gpt", "errors", "files", "source", "data", "engines", "run", "xray", "checkpoint", "lessons", "live",
     "lab", "bridge",
 }  # fmt: skip
 BUILD = {"parse.py", "facts.py", "listing.py", "__main__.py"}  # of lessons: the browser has none
-TERMINAL = {"parallel.py"}  # of the lab: likewise
+TERMINAL = {"parallel.py", "pictures.py"}  # of the lab: likewise
 ALLOWED = {
     "gpt": set(),
     "errors": set(),
+    "files": {"errors"},
     "source": {"errors"},
     "data": {"errors", "data"},
     "engines": {"errors", "source", "engines"},
     "run": {"errors", "source", "data", "engines"},
     "xray": {"errors", "source"},
-    "checkpoint": {"errors", "source", "data", "run"},
+    "checkpoint": {"errors", "files", "source", "data", "run"},
     "lessons": {"errors", "source", "data", "run", "xray", "checkpoint", "lessons"},
-    "lab": {"errors", "source", "data", "engines", "run", "lab", "__init__"},
+    "lab": {"errors", "files", "source", "data", "engines", "run", "lab", "__init__"},
     "live": {"errors", "source", "data", "engines", "run"},
     "bridge": {
         "errors",

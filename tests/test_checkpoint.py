@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import microgpt
-from microgpt import checkpoint, data
+from microgpt import checkpoint, data, files
 from microgpt.errors import MicrogptError
 from microgpt.run import Run
 from microgpt.source import ORIGINAL
@@ -243,7 +243,7 @@ STAGES = ("open", "write", "flush", "fsync", "chmod", "replace", "folder")
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from microgpt import checkpoint
+from microgpt import files
 
 file, stage = Path(sys.argv[1]), sys.argv[2]
 def die(*arguments, **options):
@@ -269,7 +269,7 @@ if stage == "fsync": os.fsync = die
 if stage == "chmod": Path.chmod = die
 if stage == "replace": os.replace = die
 if stage == "folder": os.open = die
-checkpoint.write(file, b"new" * 100_000)
+files.write(file, b"new" * 100_000)
 """
 
 
@@ -285,8 +285,8 @@ def test_a_kill_at_any_stage_of_writing_loses_nothing(tmp_path: Path, stage: str
     left = [path for path in tmp_path.iterdir() if path != file]
     assert len(left) == (0 if stage in ("open", "folder") else 1)
     for part in left:  # a later save sweeps away what the dead left, once it is old enough
-        os.utime(part, (0, time.time() - 2 * checkpoint.STALE))
-    checkpoint.write(file, b"newer")
+        os.utime(part, (0, time.time() - 2 * files.STALE))
+    files.write(file, b"newer")
     assert list(tmp_path.iterdir()) == [file]
     assert file.read_bytes() == b"newer"
 
@@ -376,7 +376,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
     before_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "from microgpt import checkpoint; checkpoint.write(sys.argv[1], b'x' * 5000)"
+        "from microgpt import files; files.write(sys.argv[1], b'x' * 5000)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True)
     assert "MicrogptError" in done.stderr

@@ -276,7 +276,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MicrogptError, match=r"cannot be written: no space left on device\.$"):
+    with pytest.raises(MicrogptError, match=r"cannot be written: the disk is full\.$"):
         ledger.add(kept[0] | {"id": "another"})
     assert path.read_bytes() == before
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,9 @@ from microgpt.cli.terminal import (
 )
 from microgpt.data import Corpus
 from microgpt.errors import MicrogptError
+from microgpt.files import write
+from microgpt.lab import parts as lab_parts
+from microgpt.lab import pictures
 from microgpt.lab import variants as lab
 from microgpt.lab.experiment import (
     FIRST_SEED,
@@ -45,6 +50,7 @@ from microgpt.lab.experiment import (
     Comparison,
     Difference,
     Experiment,
+    Progress,
     Report,
 )
 from microgpt.lab.records import Ledger, Record, again
@@ -241,7 +247,8 @@ def compare(
     )  # fmt: skip
     for sentence in experiment.left_out:
         tell(sentence)
-    stopped = _perform(experiment, as_json)
+    newest = ((f"{at.newest['program']} on {at.newest['data']}", at) for at in experiment.run())
+    stopped = _perform(newest, as_json)
     report = experiment.report()
     if as_json:
         for comparison in report.comparisons:
@@ -269,8 +276,9 @@ def _tasks(names: Sequence[str], separator: str | None) -> list[str | Corpus]:
     return found
 
 
-def _perform(experiment: Experiment, as_json: bool) -> int | None:
-    """Do the runs, and show how far they are; the number of the signal that stopped them."""
+def _perform(steps: Iterable[tuple[str, Progress]], as_json: bool) -> int | None:
+    """Do the runs, and show how far they are, under a name for each; the number of the signal that
+    stopped them."""
     bar: Any = None
     if on_terminal() and not as_json:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -285,12 +293,11 @@ def _perform(experiment: Experiment, as_json: bool) -> int | None:
         try:
             if bar is not None:
                 bar.start()
-            for at in experiment.run():
+            for name, at in steps:
                 if as_json:
                     print_json({"event": "run", **at.newest})
                 elif bar is not None:
-                    newest = f"{at.newest['program']} on {at.newest['data']}"
-                    bar.update(task, total=at.wanted, completed=at.done, newest=newest)
+                    bar.update(task, total=at.wanted, completed=at.done, newest=name)
         except Stopped as stop:
             return stop.number
         finally:
@@ -515,4 +522,94 @@ def _ask_trust(found: Sequence[Record], trust: bool, path: Path) -> None:
             ask_trust(written, trust, f"The file {path}", how)
 
 
-COMMANDS = (variants, compare, rerun)
+# ---- parts ----
+
+
+@click.command(short_help="Measure what each part of the model does.")
+@click.option("--stored", is_flag=True, help="Show the table that comes with the package.")
+@click.option("--out", type=FILE, metavar="FILE", help="Keep all runs here, to go on from.")
+@click.option("--table", type=FILE, metavar="FILE", help="Write the table here, as JSON.")
+@click.option("--picture", type=FILE, metavar="FILE", help="Draw it here: .svg, .png or .pdf.")
+@click.option(
+    "--jobs", type=COUNT, metavar="N", default=0, help="Processes (one a core, if worth it)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def parts(
+    stored: bool, out: Path | None, table: Path | None, picture: Path | None, jobs: int,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Take each part out of the model, on every set of data, and say what that does.
+
+    \b
+      microgpt parts --stored
+      microgpt parts --out parts.jsonl --table parts.json --picture parts.svg
+
+    This takes a while (two hours on two cores), and most of it for one control that Python
+    itself has to run. Ctrl-C stops it, and with --out the same command goes on from there.
+    """
+    from microgpt.lab.parallel import spread
+
+    if picture is not None:
+        pictures.check(picture)
+    if stored:
+        found = lab_parts.stored()
+    else:
+        whole = lab_parts.Parts(out, spread(jobs))
+        stopped = _perform(
+            ((f"{s.data}, {s.about}" if s.about else s.data, p) for s, p in whole.run()), as_json
+        )
+        if stopped is not None:
+            tell(_stopped(out))
+            return 128 + stopped
+        found = whole.plain(shlex.join(["microgpt", *sys.argv[1:]]))
+    if table is not None:
+        write(table, (json.dumps(found, indent=1) + "\n").encode())
+    if picture is not None:
+        pictures.parts(found, picture)
+    if as_json:
+        print_json(found)
+    else:
+        _show_parts(found)
+    return 0
+
+
+MARKS = {"worse": "\N{BLACK DOWN-POINTING TRIANGLE}", "better": "\N{BLACK UP-POINTING TRIANGLE}"}
+
+
+def _show_parts(found: Plain) -> None:
+    from rich.table import Table
+
+    out = console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    for setting in found["settings"]:
+        table.add_column(setting["data"] + (f" ({setting['about']})" if setting["about"] else ""))
+    cells = {(c["variant"], *c["setting"].values()): c for c in found["cells"]}
+    first = {tuple(c["setting"].values()): c for c in reversed(found["cells"])}
+    places = [tuple(setting.values()) for setting in found["settings"]]
+    table.add_row("all parts", *[_whole_model(first[place]) for place in places])
+    for name in dict.fromkeys(c["variant"] for c in found["cells"]):
+        table.add_row(name, *[_part(cells.get((name, *place))) for place in places])
+    out.print(table)
+    out.print(
+        "\nExact answers, and by how many points they change; of names, the held-out loss.\n"
+        f"{MARKS['worse']} worse, {MARKS['better']} better; where neither stands, the interval "
+        "does not tell."
+    )
+    out.print(f"{found['command']}; {found['machine']}, {found['date']}, {found['commit']}")
+
+
+def _whole_model(cell: Plain) -> str:
+    d = cell["differences"][0]
+    return f"{d['baseline']:.0%}" if d["metric"] == "exact" else f"{d['baseline']:.3f}"
+
+
+def _part(cell: Plain | None) -> str:
+    if cell is None or not cell["differences"]:
+        return "failed" if cell else ""
+    d = cell["differences"][0]
+    size = f"{100 * d['difference']:+.0f}" if d["metric"] == "exact" else f"{d['difference']:+.3f}"
+    return f"{size} {MARKS.get(cell['verdict'], '')}".replace("-", "\N{MINUS SIGN}").rstrip()
+
+
+COMMANDS = (variants, compare, parts, rerun)

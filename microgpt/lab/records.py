@@ -20,6 +20,7 @@ from typing import Any
 from microgpt import __version__, data
 from microgpt.data import Corpus
 from microgpt.errors import MicrogptError
+from microgpt.files import reason
 from microgpt.lab.trials import Result, Trial, perform
 from microgpt.source import ORIGINAL, pack_edit, unpack_edit
 
@@ -147,7 +148,7 @@ class Ledger:
             content = path.read_bytes()
         except OSError as error:
             raise MicrogptError(
-                f"The result file {path} cannot be written: {(error.strerror or '').lower()}."
+                f"The result file {path} cannot be written: {reason(error)}."
             ) from None
         whole = content.rfind(b"\n") + 1
         for number, line in enumerate(content.split(b"\n"), start=1):
@@ -206,7 +207,7 @@ class Ledger:
                     raise
         except OSError as error:
             raise MicrogptError(
-                f"The result file {self.path} cannot be written: {(error.strerror or '').lower()}."
+                f"The result file {self.path} cannot be written: {reason(error)}."
             ) from None
 
     def __iter__(self) -> Iterator[Record]:
