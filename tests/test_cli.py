@@ -35,7 +35,9 @@ WORDS = "ab\nabc\nba\nbca\ncab\ncc\nacb\nbb\naca\nbac\ncba\nabca\nbcab\ncabc\naa
 CORPUS = data.load(WORDS)
 SIZES: dict[str, Any] = {"n_embd": 4, "n_head": 2, "block_size": 6}
 SMALL = ["--n-embd", "4", "--n-head", "2", "--block-size", "6"]
-COMMANDS = ["serve", "export", "source", "train", "sample", "xray"]
+COMMANDS = [
+    "serve", "export", "source", "train", "sample", "xray", "variants", "compare", "parts", "rerun",
+]  # fmt: skip
 
 unix = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of Unix")
 
@@ -369,7 +371,7 @@ def test_prints_of_a_source_stay_out_of_json(tmp_path: Path, words: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["trian"], 2, "No such command 'trian'. Did you mean 'train'?"),
+        (["trian"], 2, "No such command 'trian'. (Did you mean one of: 'train', "),
         (["train", "--stepz", "3"], 2, "No such option"),
         (["train", "nmes"], 1, "neither a data set nor a file: did you mean 'names'?"),
         (["train", "--n-layer", "0"], 2, "'--n-layer': it must be 1 or more, not 0"),

@@ -77,11 +77,13 @@ MANY = 5  # verdicts of which one may well be chance
 def variants(recipe: str | None, whole: bool, as_json: bool) -> None:
     """List the variants that come with the package, or show what one changes.
 
+    Several are joined by plus signs, numbers of the file among them.
+
     \b
       microgpt variants
       microgpt variants rope
-      microgpt variants rope+swiglu+lr=0.02      several at once, and a number
-      microgpt variants rope --source > mine.py  as a program, to edit
+      microgpt variants rope+swiglu+lr=0.02
+      microgpt variants rope --source > mine.py
     """
     if recipe is None:
         _list(as_json)
@@ -236,7 +238,7 @@ def compare(
         tasks = tasks or ([corpus] if corpus else [])
         seed = state.get("seed") if seed is None else seed
     if not asked:
-        raise click.UsageError("name a variant; microgpt variants lists them", ctx)
+        raise click.UsageError("Name a variant; microgpt variants lists them", ctx)
     if budget is not None and not until_sure and out is None:
         tell("With --budget and without --out, the runs that are made are not kept.")
     first, count = FIRST_SEED if seed is None else seed, SEEDS if seeds is None else seeds
@@ -353,17 +355,21 @@ class Shown:
             for metric in METRICS
         }
         most = max(len(c.seeds) for c in found)
+        above = ""
         for c in found:
             for i, d in enumerate(c.differences):
                 seeds = "" if i or len(c.seeds) == most else f" ({counted(len(c.seeds), 'seed')})"
                 drawn = _drawn(d, scales[d.metric.name])
+                name = _short(c.variant, above) if i == 0 else ""
                 cells = [
-                    "" if i else printable(c.variant), _value(d, d.variant), _interval(d), drawn,
+                    name, _value(d, d.variant), _interval(d), drawn,
                     d.verdict + seeds, "" if i else _cost(c),
                 ]  # fmt: skip
                 table.add_row(*[x for j, x in enumerate(cells) if wide or j not in (3, 5)])
             if not c.differences:
-                table.add_row(printable(c.variant), "", "no pair of runs was completed")
+                none = "no pair of runs was completed"
+                table.add_row(_short(c.variant, above), "", none)
+            above = c.variant
         self.console.print(table)
         self.console.print()
 
@@ -397,6 +403,13 @@ class Shown:
                 "safe as looking once."
             )
         return said
+
+
+def _short(recipe: str, above: str) -> str:
+    """A recipe's name; only what it adds, where it stands above all of the one before."""
+    if above and recipe.startswith(above + "+"):
+        return printable("+ " + recipe.removeprefix(above + "+"))
+    return printable(recipe)
 
 
 def _value(d: Difference, number: float) -> str:
@@ -542,7 +555,8 @@ def parts(
 
     \b
       microgpt parts --stored
-      microgpt parts --out parts.jsonl --table parts.json --picture parts.svg
+      microgpt parts --stored --picture parts.svg
+      microgpt parts --out runs.jsonl --table parts.json
 
     This takes a while (two hours on two cores), and most of it for one control that Python
     itself has to run. Ctrl-C stops it, and with --out the same command goes on from there.

@@ -20,7 +20,7 @@ from microgpt import __version__, data
 from microgpt.errors import MicrogptError
 from microgpt.lab.experiment import Comparison, Experiment, Progress, Spread
 from microgpt.lab.records import sha256
-from microgpt.lab.variants import collection
+from microgpt.lab.variants import collection, program
 from microgpt.source import ORIGINAL
 
 STORED = Path(__file__).with_name("parts.json")
@@ -76,8 +76,9 @@ class Parts:
         fast = [name for name in removals if name not in SLOW]
         for asked, seeds in ((fast, SEEDS), (list(SLOW), FEWER)):
             for setting in self.settings:
+                differ = [name for name in asked if _differs(setting, name)]
                 experiment = Experiment(
-                    asked, setting.baseline, [setting.data], seeds, results=self._results,
+                    differ, setting.baseline, [setting.data], seeds, results=self._results,
                     spread=self._spread,
                 )  # fmt: skip
                 for progress in experiment.run():
@@ -132,6 +133,12 @@ def stored() -> dict[str, Any]:
     except (OSError, ValueError):
         raise MicrogptError("The table of parts is missing: microgpt parts makes it.") from None
     return found
+
+
+def _differs(setting: Setting, variant: str) -> bool:
+    """Whether there is something to take out: of one head, one head is all."""
+    base = program(setting.baseline).source
+    return program(variant, base).source != base
 
 
 def _rounded(number: float) -> float:

@@ -204,7 +204,8 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
         source = file.set_knob(source, name, value)
     if len(done) > 1:
         _try(source, done)
-    return Program(recipe or "gpt.py", source)
+    names = [Path(part).stem if part.endswith(".py") else part for part in parts]
+    return Program("+".join(names) or "gpt.py", source)
 
 
 def _whole(text: str) -> bool:
