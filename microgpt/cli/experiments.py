@@ -41,19 +41,19 @@ from microgpt.errors import MicrogptError
 from microgpt.files import write
 from microgpt.lab import parts as lab_parts
 from microgpt.lab import pictures
+from microgpt.lab import sweep as lab_sweep
 from microgpt.lab import variants as lab
+from microgpt.lab.bench import FIRST_SEED, SEEDS, Progress
 from microgpt.lab.experiment import (
-    FIRST_SEED,
     METRICS,
     MOST_SEEDS,
-    SEEDS,
     Comparison,
     Difference,
     Experiment,
-    Progress,
     Report,
 )
 from microgpt.lab.records import Ledger, Record, again
+from microgpt.lab.statistics import Interval
 from microgpt.lab.variants import Program
 from microgpt.run import ENGINES
 
@@ -92,8 +92,7 @@ def variants(recipe: str | None, whole: bool, as_json: bool) -> None:
     if whole:
         click.echo(program.source, nl=False)
         return
-    parts = [p.strip() for p in recipe.split("+")]
-    known = [lab.variant(p) for p in parts if "=" not in p and not program.whole]
+    known = [] if program.whole else lab.parts(recipe)
     if as_json:
         about = [_about(variant) for variant in known]
         print_json({"recipe": recipe, "variants": about, "diff": program.diff})
@@ -626,4 +625,138 @@ def _part(cell: Plain | None) -> str:
     return f"{size} {MARKS.get(cell['verdict'], '')}".replace("-", "\N{MINUS SIGN}").rstrip()
 
 
-COMMANDS = (variants, compare, parts, rerun)
+# ---- sweep ----
+
+
+@click.command(short_help="Vary numbers of the file, and draw the curves.")
+@click.argument("axes", nargs=-1, metavar="NUMBER=VALUES...")
+@click.option("--baseline", default="", metavar="RECIPE", help="The program (the file itself).")
+@click.option("--data", "name", default="names", metavar="DATA", help="Its data (names).")
+@click.option("--separator", metavar="X", help="What stands before the answer in a text file.")
+@click.option(
+    "--random", "drawn", type=WHOLE, metavar="N", help="Draw N settings instead of a grid."
+)
+@click.option("--seeds", type=COUNT, metavar="N", help=f"Runs of each setting ({lab_sweep.SEEDS}).")
+@click.option("--seed", type=COUNT, metavar="N", help=f"The first of them ({FIRST_SEED}).")
+@click.option("--steps", type=WHOLE, metavar="N", help="Training steps (as the data need).")
+@click.option("--batch", type=WHOLE, metavar="N", help="Documents a step (as the data need).")
+@click.option("--budget", type=POSITIVE, metavar="S", help="Begin nothing after so many seconds.")
+@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="As in train.")
+@click.option(
+    "--jobs", type=COUNT, metavar="N", default=0, help="Processes (one a core, if worth it)."
+)
+@click.option(
+    "--out", type=FILE, metavar="FILE", help="Keep all runs here; those in it are not made again."
+)
+@click.option("--picture", type=FILE, metavar="FILE", help="Draw the curves: .svg, .png or .pdf.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+def sweep(
+    axes: tuple[str, ...],
+    baseline: str,
+    name: str,
+    separator: str | None,
+    drawn: int | None,
+    seeds: int | None,
+    seed: int | None,
+    steps: int | None,
+    batch: int | None,
+    budget: float | None,
+    engine: str,
+    jobs: int,
+    out: Path | None,
+    picture: Path | None,
+    as_json: bool,
+) -> int:
+    """Train a program with many values of its numbers, on a grid or at random.
+
+    \b
+      microgpt sweep lr=0.001,0.003,0.01 --picture lr.svg
+      microgpt sweep n_embd=4,8,16,32 lr=0.003,0.01
+      microgpt sweep lr=0.001:0.1 n_layer=1:4 --random 20
+
+    Where models of four sizes or more are among them, a power law is fitted to the loss of
+    the best of each size, with what its exponent may be. A sweep that was stopped or killed
+    goes on with --out: what is in the file is not run again.
+    """
+    from microgpt.lab.parallel import spread
+
+    if picture is not None:
+        pictures.check(picture)
+    given = {"steps": steps, "batch": batch}
+    first, count = FIRST_SEED if seed is None else seed, lab_sweep.SEEDS if seeds is None else seeds
+    (task,) = _tasks([name], separator)
+    whole = lab_sweep.Sweep(
+        [lab_sweep.axis(text) for text in axes], baseline, task,
+        list(range(first, first + count)), drawn=drawn, results=out, spread=spread(jobs),
+        numbers={key: value for key, value in given.items() if value is not None},
+        budget=budget, engine=engine,
+    )  # fmt: skip
+    for sentence in whole.left_out:
+        tell(sentence)
+    stopped = _perform(((at.newest["program"], at) for at in whole.run()), as_json)
+    points = whole.points()
+    laws = lab_sweep.laws(points)
+    if as_json:
+        for point in points:
+            print_json({"event": "point", **point.plain()})
+        for size, law in laws.items():
+            print_json({"event": "power law", "of": size, **vars(law)})
+    else:
+        _show_sweep(whole, points, laws)
+    if picture is not None and points:
+        pictures.sweep(points, [one.name for one in whole.axes], laws, picture)
+    if stopped is not None:
+        tell(_stopped(out))
+        return 128 + stopped
+    if not whole.whole:
+        tell("The budget is used up, and not all was run; --out FILE keeps what was.")
+    return 0 if any(point.held_out for point in points) else 1
+
+
+def _show_sweep(
+    whole: lab_sweep.Sweep, points: Sequence[lab_sweep.Point], laws: dict[str, lab_sweep.PowerLaw]
+) -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print(f"{printable(whole.corpus.name)}, {counted(len(whole.settings), 'setting')}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    exact = any(point.exact for point in points)
+    names = [one.name for one in whole.axes]
+    for title in [*names, "held-out loss", *(["exact"] if exact else []), "weights", "runs"]:
+        table.add_column(title, justify="right", no_wrap=True)
+    best = min(
+        (point for point in points if point.held_out),
+        key=lambda point: point.held_out.mean if point.held_out else math.inf, default=None,
+    )  # fmt: skip
+    for point in points:
+        good = sum(not r["failed"] for r in point.runs)
+        runs = f"{good}" if good == len(point.runs) else f"{good} of {len(point.runs)}"
+        cells = [f"{point.numbers[name]:g}" for name in names]
+        cells.append(_spread(point.held_out) + (" <" if point is best else "  "))
+        cells += [f"{point.exact.mean:.1%}" if point.exact else ""] if exact else []
+        table.add_row(*cells, f"{point.parameters:,}" if point.parameters else "", runs)
+    out.print(table)
+    out.print()
+    if best is not None:
+        out.print("< has the lowest loss.")
+    said = dict.fromkeys(r["failed"] for point in points for r in point.runs if r["failed"])
+    for sentence in said:
+        out.print(printable(f"A run failed: {sentence}"))
+    for size, law in laws.items():
+        floor = f"{law.floor:.3f} + " if law.floor > 0 else ""
+        out.print(
+            f"Loss against {size}: {floor}{law.scale:.3g} x {size} ^ -{law.exponent:.3g}; the "
+            f"exponent is {law.range}, by {law.sizes} sizes."
+        )
+
+
+def _spread(found: Interval | None) -> str:
+    if found is None:
+        return "no run"
+    if not math.isfinite(found.low):
+        return f"{found.mean:.3f}"
+    return f"{found.mean:.3f} \N{PLUS-MINUS SIGN} {found.high - found.mean:.3f}"
+
+
+COMMANDS = (variants, compare, parts, sweep, rerun)

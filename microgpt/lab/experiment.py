@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from microgpt import data
 from microgpt.data import Corpus
 from microgpt.errors import MicrogptError
 from microgpt.lab import variants
-from microgpt.lab.records import Ledger, Record, identity, record
+from microgpt.lab.bench import SEEDS, Bench, Progress, Spread, Wanted, corpora, seeds_of
+from microgpt.lab.records import Record
 from microgpt.lab.statistics import Interval, Verdict, interval, looks, verdict
-from microgpt.lab.trials import Result, Trial
+from microgpt.lab.trials import Trial
 from microgpt.lab.variants import Program
 from microgpt.source import ORIGINAL, encode_link, knobs, set_knob
 
-SEEDS = 8
-FIRST_SEED = 42  # as everywhere else
 MOST_SEEDS = 64
 
 
@@ -123,15 +121,6 @@ class Report:
         return {"whole": self.whole, "comparisons": [c.plain() for c in self.comparisons]}
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far an experiment is: runs done, of those that are known to be wanted."""
-
-    done: int
-    wanted: int
-    newest: Record
-
-
 @dataclass
 class _Pairing:
     """One program beside its baseline on one set of data, while the experiment goes on."""
@@ -142,14 +131,16 @@ class _Pairing:
     open: bool = True
     seeds: list[int] = field(default_factory=list)
 
-    def trial(self, mine: bool, seeds: Sequence[int], engine: str) -> Trial:
-        if mine:
-            like = self.baseline.source
-            return Trial(self.variant.source, self.corpus, tuple(seeds), like, engine)
-        return Trial(self.baseline.source, self.corpus, tuple(seeds), None, engine)
-
-
-Spread = Callable[[Sequence[Trial]], Iterable[tuple[int, list[Result]]]]
+    def wanted(self, engine: str) -> list[Wanted]:
+        """The baseline's runs, and the variant's."""
+        base, seeds = self.baseline.source, tuple(self.seeds)
+        return [
+            Wanted(Trial(base, self.corpus, seeds, None, engine), self.baseline.name),
+            Wanted(
+                Trial(self.variant.source, self.corpus, seeds, base, engine),
+                self.variant.name, self.baseline.name,
+            ),
+        ]  # fmt: skip
 
 
 class Experiment:
@@ -190,7 +181,7 @@ class Experiment:
         results: Path | None = None,
         spread: Spread | None = None,
     ) -> None:
-        self._seeds = _seeds(seeds)
+        self._seeds = seeds_of(seeds)
         count = len(self._seeds)
         self._looks = looks(count, max(most_seeds, count)) if until_sure else [count]
         if until_sure:
@@ -207,32 +198,24 @@ class Experiment:
             )
         self.pairings = [
             pairing
-            for task in _unique(tasks)
+            for task in corpora(tasks)
             for pairing in _pairings(task, baseline, recipes, numbers or {}, usual)
         ]
-        self._engine, self._budget, self._spread = engine, budget, spread or _here
-        self._ledger = Ledger.open(results) if results is not None else None
-        self._known: dict[str, Record] = dict(self._ledger.records) if self._ledger else {}
-        self._used: dict[str, Record] = {}
-        self.left_out = self._ledger.left_out if self._ledger else []
-        self._whole = False
+        self._engine, self._whole = engine, False
+        self._bench = Bench(results, spread, budget)
+        self.left_out = self._bench.left_out
 
     def run(self) -> Iterator[Progress]:
-        """Do what is to be done, and say after each few runs how far it is."""
-        end = None if self._budget is None else time.monotonic() + self._budget
+        """Do what is to be done, and say after each run how far it is."""
         for look in self._looks:
             for pairing in self.pairings:
                 if pairing.open:
                     pairing.seeds = self._seeds[:look]
-            trials, names = self._missing()
-            done = len(self._used)
-            wanted = done + sum(len(trial.seeds) for trial in trials)
-            for place, results in self._spread(trials):
-                for result in results:
-                    done += 1
-                    yield Progress(done, wanted, self._keep(trials[place], result, *names[place]))
-                if end is not None and time.monotonic() > end:
-                    return
+            yield from self._bench.perform(
+                [wanted for pairing in self.pairings for wanted in pairing.wanted(self._engine)]
+            )
+            if self._bench.over:
+                return
             for pairing in self.pairings:
                 found = self._comparison(pairing)
                 decided = found.differences and found.differences[0].interval.decided
@@ -245,49 +228,13 @@ class Experiment:
     def report(self) -> Report:
         """What is known so far."""
         found = [self._comparison(pairing) for pairing in self.pairings]
-        return Report(found, list(self._used.values()), self._whole)
-
-    def _missing(self) -> tuple[list[Trial], list[tuple[str, str | None]]]:
-        """The trials that are still to be made, in parts that one call of the kernel does."""
-        wanted: dict[tuple[str, str | None, int], tuple[Trial, list[int], tuple[str, str | None]]]
-        wanted = {}
-        for pairing in self.pairings:
-            for mine in (False, True):
-                whole = pairing.trial(mine, pairing.seeds, self._engine)
-                program = pairing.variant.name if mine else pairing.baseline.name
-                key = whole.source, whole.like, id(whole.corpus)
-                names = program, pairing.baseline.name if mine else None
-                _, seeds, _ = wanted.setdefault(key, (whole, [], names))
-                for seed in pairing.seeds:
-                    name = identity(whole, seed)
-                    if name in self._known:
-                        self._used.setdefault(name, self._known[name])
-                    elif seed not in seeds:
-                        seeds.append(seed)
-        size = _beside()
-        trials, named = [], []
-        for whole, seeds, names in wanted.values():
-            for i in range(0, len(seeds), size):
-                part = tuple(seeds[i : i + size])
-                trials.append(Trial(whole.source, whole.corpus, part, whole.like, whole.engine))
-                named.append(names)
-        return trials, named
-
-    def _keep(self, trial: Trial, result: Result, program: str, baseline: str | None) -> Record:
-        found = record(trial, result, program, baseline)
-        if self._ledger is not None:
-            self._ledger.add(found)
-        self._known[found["id"]] = self._used[found["id"]] = found
-        return found
+        return Report(found, list(self._bench.used.values()), self._whole)
 
     def _comparison(self, pairing: _Pairing) -> Comparison:
         pairs: list[tuple[int, Record, Record]] = []
         failed: dict[str, list[int]] = {}
         for seed in pairing.seeds:
-            both = [
-                self._used.get(identity(pairing.trial(mine, [seed], self._engine), seed))
-                for mine in (False, True)
-            ]
+            both = [self._bench.find(one.trial, seed) for one in pairing.wanted(self._engine)]
             for found, program in zip(both, (pairing.baseline, pairing.variant)):
                 if found is not None and found["failed"]:
                     failed.setdefault(f"{program.name}: {found['failed']}", []).append(seed)
@@ -349,42 +296,6 @@ def compare(
     return experiment.report()
 
 
-def _here(trials: Sequence[Trial]) -> Iterator[tuple[int, list[Result]]]:
-    """One trial after another, in this process."""
-    from microgpt.lab.trials import perform
-
-    for place, trial in enumerate(trials):
-        yield place, perform(trial)
-
-
-def _beside() -> int:
-    """How many runs the kernel of this machine does side by side."""
-    from microgpt.engines.kernel import Kernel, kernel
-
-    found = kernel()
-    return found.lanes[0] if isinstance(found, Kernel) else SEEDS
-
-
-def _seeds(asked: int | Sequence[int]) -> list[int]:
-    if isinstance(asked, int):
-        if isinstance(asked, bool) or asked < 1:
-            raise MicrogptError(f"At least 1 seed is needed, not {asked}.")
-        return list(range(FIRST_SEED, FIRST_SEED + asked))
-    found = list(dict.fromkeys(asked))
-    if not found:
-        raise MicrogptError("At least 1 seed is needed, and none is given.")
-    if not all(type(seed) is int for seed in found):
-        raise MicrogptError("Seeds are whole numbers.")
-    return found
-
-
-def _unique(tasks: Sequence[str | Corpus]) -> list[Corpus]:
-    found = [data.load(task) if isinstance(task, str) else task for task in tasks]
-    if not found:
-        raise MicrogptError("There are no data to compare on.")
-    return list({id(corpus): corpus for corpus in found}.values())
-
-
 def _pairings(
     corpus: Corpus,
     baseline: str,
@@ -392,16 +303,13 @@ def _pairings(
     numbers: dict[str, float],
     usual: bool,
 ) -> Iterator[_Pairing]:
-    own = data.DATASETS.get(corpus.name) if usual else None
-    usually: dict[str, float] = {"steps": own["steps"], "batch": own["batch"]} if own else {}
-    base = variants.program(baseline)
-    if base.whole:
-        base = _numbered(base, usually, numbers)
-    else:
-        base = variants.program(baseline, _set(ORIGINAL, usually, numbers))
+    base = numbered(baseline, corpus, numbers, usual=usual)
     for recipe in recipes:
         found = recipe if isinstance(recipe, Program) else variants.program(recipe, base.source)
-        found = _numbered(found, usually, numbers) if found.whole else found
+        if found.whole:
+            found = Program(
+                found.name, _set(found.source, _usual(corpus, usual), numbers), whole=True
+            )
         if found.source == base.source:
             raise MicrogptError(
                 f"{found.name} changes nothing on {corpus.name}: it is the baseline itself."
@@ -409,8 +317,26 @@ def _pairings(
         yield _Pairing(corpus, base, found)
 
 
-def _numbered(program: Program, usually: dict[str, float], numbers: dict[str, float]) -> Program:
-    return Program(program.name, _set(program.source, usually, numbers), whole=True)
+def numbered(
+    baseline: str, corpus: Corpus, numbers: dict[str, float], *, usual: bool = True
+) -> Program:
+    """The program of a recipe with other numbers, and with those that its data want.
+
+    Args:
+        baseline: the recipe.
+        corpus: the data.
+        numbers: by name; the recipe has the last word.
+        usual: whether a data set's own steps and batch are in force where nothing else is said.
+    """
+    base = variants.program(baseline)
+    if base.whole:
+        return Program(base.name, _set(base.source, _usual(corpus, usual), numbers), whole=True)
+    return variants.program(baseline, _set(ORIGINAL, _usual(corpus, usual), numbers))
+
+
+def _usual(corpus: Corpus, wanted: bool) -> dict[str, float]:
+    own = data.DATASETS.get(corpus.name) if wanted else None
+    return {"steps": own["steps"], "batch": own["batch"]} if own else {}
 
 
 def _set(source: str, usually: dict[str, float], numbers: dict[str, float]) -> str:

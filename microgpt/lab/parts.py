@@ -18,7 +18,8 @@ from typing import Any
 
 from microgpt import __version__, data
 from microgpt.errors import MicrogptError
-from microgpt.lab.experiment import Comparison, Experiment, Progress, Spread
+from microgpt.lab.bench import Progress, Spread
+from microgpt.lab.experiment import Comparison, Experiment
 from microgpt.lab.records import sha256
 from microgpt.lab.variants import collection, program
 from microgpt.source import ORIGINAL

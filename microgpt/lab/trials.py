@@ -68,6 +68,7 @@ class Result:
         losses: the SHA-256 of all training losses, in hexadecimal: the same for the same run.
         parameters: weights that the loss depends on.
         operations: multiply-adds of matrix products to read a token, on the way there.
+        tokens: that were read in training, as many as are predicted.
         seconds: that its training took, a share of what all of its side-by-side runs took.
         engine: "fast" or "reference".
         lanes: how many runs were laid out side by side.
@@ -85,6 +86,7 @@ class Result:
     losses: str | None = None
     parameters: int | None = None
     operations: int | None = None
+    tokens: int | None = None
     seconds: float | None = None
     engine: str = "fast"
     lanes: int = 1
@@ -361,6 +363,10 @@ def _keep(run: Run, result: Result, losses: Sequence[float]) -> None:
     result.curve = [
         sum(run.losses[a:b]) / (b - a) for a, b in itertools.pairwise(edges) if b > a
     ]  # fmt: skip
+    batch, room = run.batch or 1, run.context or math.inf
+    lengths = [min(len(doc) + 1, room) for doc in run.train_docs]  # a token for each, and the end
+    rounds, more = divmod(run.step * batch, len(lengths))
+    result.tokens = int(rounds * sum(lengths) + sum(lengths[:more]))
     if bad is not None:
         run._diverged(losses[bad])
     result.train = run.smoothed(LAST)

@@ -43,6 +43,7 @@ LADDERS: dict[str, tuple[str, ...]] = {
 VERDICTS = ("worse", "better", "alike")
 _FEW = Corpus("few", "Two names", ("anna", "bea"))  # enough to try a program on
 _FIELD = re.compile(r"^(Hypothesis|Reference|Builds on|Expected): ", re.MULTILINE)
+_PLUS = re.compile(r"(?<![\d.][eE])\+")  # but not the one in 1e+30
 _NUMBER = re.compile(r"(?P<name>[A-Za-z_][\w.]*)=(?P<value>\S+)")
 
 
@@ -183,7 +184,7 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
     Raises:
         MicrogptError: a part does not exist or does not apply, or two change the same words.
     """
-    parts = [part.strip() for part in recipe.split("+")] if recipe.strip() else []
+    parts = [part.strip() for part in _PLUS.split(recipe)] if recipe.strip() else []
     if "" in parts:
         raise MicrogptError(f"The recipe {recipe!r} has an empty part between its plus signs.")
     numbers: dict[str, tuple[float, str]] = {}  # of the recipe itself, which has the last word
@@ -192,20 +193,28 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
     source = base
     for part in parts:
         if found := _NUMBER.fullmatch(part):
-            _set(numbers, found["name"], _value(part, found["value"]), part)
+            _set(numbers, found["name"], value(part, found["value"]), part)
         elif part.endswith(".py") and len(parts) == 1 and _whole(text := _read(part)):
             return Program(Path(part).stem, text, whole=True)
         else:
             source = _with(source, variant(part), done)
     for new in done:
-        for name, value in file.numbers(new.text).items():
-            _set(own, name, value, new.name)
-    for name, (value, _) in (own | numbers).items():
-        source = file.set_knob(source, name, value)
+        for name, number in file.numbers(new.text).items():
+            _set(own, name, number, new.name)
+    for name, (number, _) in (own | numbers).items():
+        try:
+            source = file.set_knob(source, name, number)
+        except MicrogptError as error:
+            raise MicrogptError(error.message) from None  # of a recipe, and no line of the file
     if len(done) > 1:
         _try(source, done)
     names = [Path(part).stem if part.endswith(".py") else part for part in parts]
     return Program("+".join(names) or "gpt.py", source)
+
+
+def parts(recipe: str) -> list[Variant]:
+    """The variants that a recipe names, its numbers left out."""
+    return [variant(p) for part in _PLUS.split(recipe) if not _NUMBER.fullmatch(p := part.strip())]
 
 
 def _whole(text: str) -> bool:
@@ -213,7 +222,12 @@ def _whole(text: str) -> bool:
     return {"Tensor", "gpt", "train"} <= {f.name for f in file.functions(text)}
 
 
-def _value(part: str, text: str) -> float:
+def value(part: str, text: str) -> float:
+    """The number that a part of a recipe sets.
+
+    Raises:
+        MicrogptError: it is none.
+    """
     for kind in (int, float):
         try:
             return kind(text)
@@ -222,11 +236,11 @@ def _value(part: str, text: str) -> float:
     raise MicrogptError(f"{part} does not set a number: {text!r} is none.")
 
 
-def _set(numbers: dict[str, tuple[float, str]], name: str, value: float, part: str) -> None:
+def _set(numbers: dict[str, tuple[float, str]], name: str, number: float, part: str) -> None:
     before = numbers.get(name)
-    if before is not None and before[0] != value:
+    if before is not None and before[0] != number:
         raise MicrogptError(f"{before[1]} and {part} set the same number: leave one of them out.")
-    numbers[name] = value, part
+    numbers[name] = number, part
 
 
 def _with(source: str, new: Variant, done: list[Variant]) -> str:
