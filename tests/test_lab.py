@@ -67,11 +67,18 @@ def test_the_kernel_gives_the_same_but_for_rounding() -> None:
         assert (a.parameters, a.operations) == (b.parameters, b.operations)
 
 
-def test_what_is_trained_beside_a_run_does_not_matter() -> None:
+def test_what_is_trained_beside_a_run_hardly_matters() -> None:
+    """Documents of other lengths beside its own change the order of sums, and nothing else."""
     together = perform(Trial(small(), FEW, tuple(range(11))))
     for seed in (0, 7, 10):
         (alone,) = perform(Trial(small(), FEW, (seed,)))
-        assert (alone.losses, alone.held_out) == (together[seed].losses, together[seed].held_out)
+        assert alone.held_out == pytest.approx(together[seed].held_out, rel=1e-4)
+        assert alone.beside == [seed]
+        assert seed in together[seed].beside
+        (again_,) = [
+            r for r in perform(Trial(small(), FEW, tuple(together[seed].beside))) if r.seed == seed
+        ]
+        assert (again_.losses, again_.held_out) == (together[seed].losses, together[seed].held_out)
 
 
 def test_exact_answers_are_those_that_a_run_gives() -> None:
@@ -202,7 +209,7 @@ def test_a_record_makes_the_same_run_again(tmp_path: Path) -> None:
         assert result.losses == kept["losses"]
         assert result.held_out == kept["held_out"]
         assert kept in report.records
-        assert trial_of(kept, FEW).seeds == (kept["seed"],)
+        assert kept["seed"] in trial_of(kept, FEW).seeds
         assert identity(trial_of(kept, FEW), kept["seed"]) == kept["id"]
 
 

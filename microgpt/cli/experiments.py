@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shlex
@@ -51,6 +52,7 @@ from microgpt.lab.experiment import (
     Difference,
     Experiment,
     Report,
+    rung,
 )
 from microgpt.lab.records import Ledger, Record, again
 from microgpt.lab.statistics import Interval
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 
 BAR = 21  # characters that an interval is drawn in
 FAR = 5  # times as far as a middling interval: such a one does not set the scale of a drawing
+INTERVAL = "difference (95 % interval)"
 WIDE = 100  # columns of a terminal that leave room for drawings
 LINKS = 3  # that are printed without being asked for
 MANY = 5  # verdicts of which one may well be chance
@@ -341,12 +344,18 @@ class Shown:
         if first is not None:
             parts = [f"{_value(d, d.baseline)} {d.metric.title}" for d in first.differences]
             self.console.print(f"{printable(first.baseline)}: {', '.join(parts)}")
+        ladder = any(_adds(b.variant, a.variant) for a, b in itertools.pairwise(found))
+        wide, titles = (
+            self.console.width >= WIDE,
+            dict.fromkeys(["variant", "", INTERVAL, "verdict"]),
+        )
+        if wide:
+            titles = dict.fromkeys(["variant", "", INTERVAL, " ", "verdict", "weights, work"])
+        if ladder:
+            titles["beside the rung below"] = None
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        wide = self.console.width >= WIDE
-        titles = ("variant", "", "difference (95 % interval)", "", "verdict", "weights, work")
-        for i, title in enumerate(titles):
-            if wide or i not in (3, 5):
-                table.add_column(title, no_wrap=True)
+        for title in titles:
+            table.add_column(title, no_wrap=True)
         scales = {
             metric.name: _scale(
                 [d for c in found for d in c.differences if d.metric.name == metric.name]
@@ -354,21 +363,21 @@ class Shown:
             for metric in METRICS
         }
         most = max(len(c.seeds) for c in found)
-        above = ""
-        for c in found:
+        for below, c in zip([None, *found], found):
+            added = _adds(c.variant, below.variant) if below else None
+            name = printable(f"+ {added}" if added else c.variant)
+            step = rung(below, c) if below and added else None
             for i, d in enumerate(c.differences):
                 seeds = "" if i or len(c.seeds) == most else f" ({counted(len(c.seeds), 'seed')})"
-                drawn = _drawn(d, scales[d.metric.name])
-                name = _short(c.variant, above) if i == 0 else ""
-                cells = [
-                    name, _value(d, d.variant), _interval(d), drawn,
-                    d.verdict + seeds, "" if i else _cost(c),
-                ]  # fmt: skip
-                table.add_row(*[x for j, x in enumerate(cells) if wide or j not in (3, 5)])
+                cells = {
+                    "variant": "" if i else name, "": _value(d, d.variant), INTERVAL: _interval(d),
+                    " ": _drawn(d, scales[d.metric.name]), "verdict": d.verdict + seeds,
+                    "weights, work": "" if i else _cost(c),
+                    "beside the rung below": "" if i or step is None else _brief(step),
+                }  # fmt: skip
+                table.add_row(*[cells[title] for title in titles])
             if not c.differences:
-                none = "no pair of runs was completed"
-                table.add_row(_short(c.variant, above), "", none)
-            above = c.variant
+                table.add_row(name, "", "no pair of runs was completed")
         self.console.print(table)
         self.console.print()
 
@@ -404,11 +413,9 @@ class Shown:
         return said
 
 
-def _short(recipe: str, above: str) -> str:
-    """A recipe's name; only what it adds, where it stands above all of the one before."""
-    if above and recipe.startswith(above + "+"):
-        return printable("+ " + recipe.removeprefix(above + "+"))
-    return printable(recipe)
+def _adds(recipe: str, below: str) -> str | None:
+    """What a recipe adds to the one below it, where it has all of that."""
+    return recipe.removeprefix(below + "+") if recipe.startswith(below + "+") else None
 
 
 def _value(d: Difference, number: float) -> str:
@@ -421,6 +428,10 @@ def _signed(d: Difference, number: float) -> str:
         return "?"
     text = f"{100 * number:+.1f}" if d.metric.name == "exact" else f"{number:+.3f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _brief(d: Difference) -> str:
+    return f"{_signed(d, d.interval.mean)} {d.verdict}"
 
 
 def _interval(d: Difference) -> str:

@@ -102,6 +102,20 @@ class Comparison:
         }  # fmt: skip
 
 
+def rung(below: Comparison, above: Comparison) -> Difference | None:
+    """A rung of a ladder beside the one below it: their difference, by the metric that counts, over
+    the seeds that both have."""
+    if not below.differences or not above.differences:
+        return None
+    metric = above.differences[0].metric
+    first = {a["seed"]: b[metric.name] for a, b in below.runs}
+    second = {a["seed"]: b[metric.name] for a, b in above.runs}
+    pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+    if not pairs:
+        return None
+    return _difference(metric, pairs)
+
+
 @dataclass(frozen=True)
 class Report:
     """What an experiment found.
@@ -351,20 +365,21 @@ def _set(source: str, usually: dict[str, float], numbers: dict[str, float]) -> s
     return source
 
 
-def _differences(runs: Sequence[tuple[Record, Record]], count: int) -> list[Difference]:
+def _differences(runs: Sequence[tuple[Record, Record]], looks: int) -> list[Difference]:
     found = []
     for metric in METRICS:
         pairs = [(ours[metric.name], theirs[metric.name]) for ours, theirs in runs]
-        if not pairs or any(number is None for pair in pairs for number in pair):
-            continue
-        made = interval([theirs - ours for ours, theirs in pairs], count)
-        found.append(
-            Difference(
-                metric, _mean(a for a, _ in pairs), _mean(b for _, b in pairs), made,
-                verdict(made, more_is_better=metric.more_is_better),
-            )
-        )  # fmt: skip
+        if pairs and not any(number is None for pair in pairs for number in pair):
+            found.append(_difference(metric, pairs, looks))
     return found
+
+
+def _difference(metric: Metric, pairs: Sequence[tuple[float, float]], looks: int = 1) -> Difference:
+    made = interval([theirs - ours for ours, theirs in pairs], looks)
+    return Difference(
+        metric, _mean(a for a, _ in pairs), _mean(b for _, b in pairs), made,
+        verdict(made, more_is_better=metric.more_is_better),
+    )  # fmt: skip
 
 
 def _mean(numbers: Iterable[float | None]) -> float:

@@ -81,7 +81,7 @@ def measured(found: Record) -> Result:
 
 
 def trial_of(found: Record, corpus: Corpus | None = None) -> Trial:
-    """What a record says was run.
+    """What a record says was run, and the seeds that were trained beside it.
 
     Args:
         corpus: the data; those of its name when None.
@@ -102,8 +102,8 @@ def trial_of(found: Record, corpus: Corpus | None = None) -> Trial:
         raise MicrogptError(f"The data {corpus.name} are not those that this record is of.")
     source = ORIGINAL if found["edit"] is None else unpack_edit(found["edit"])
     like = ORIGINAL if found.get("like") is None else unpack_edit(found["like"])
-    engine = found.get("asked_engine", "fast")
-    return Trial(source, corpus, (found["seed"],), like if found.get("paired") else None, engine)
+    engine, seeds = found.get("asked_engine", "fast"), found.get("beside") or [found["seed"]]
+    return Trial(source, corpus, tuple(seeds), like if found.get("paired") else None, engine)
 
 
 def again(found: Record, corpus: Corpus | None = None) -> Result:
@@ -112,7 +112,8 @@ def again(found: Record, corpus: Corpus | None = None) -> Result:
     Raises:
         MicrogptError: as `trial_of`.
     """
-    return perform(trial_of(found, corpus))[0]
+    trial = trial_of(found, corpus)
+    return perform(trial)[trial.seeds.index(found["seed"])]
 
 
 # ---- Files of records ----

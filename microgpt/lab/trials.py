@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from microgpt.data import Corpus
@@ -72,6 +72,8 @@ class Result:
         seconds: that its training took, a share of what all of its side-by-side runs took.
         engine: "fast" or "reference".
         lanes: how many runs were laid out side by side.
+        beside: the seeds that were trained together. The last digits of what a run gives depend on
+            how long the documents beside its own are, so to be made again it is made with them.
         note: why the reference engine was used, or None.
     """
 
@@ -90,6 +92,7 @@ class Result:
     seconds: float | None = None
     engine: str = "fast"
     lanes: int = 1
+    beside: list[int] = field(default_factory=list)
     note: str | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -281,7 +284,7 @@ def _side_by_side(runs: Sequence[tuple[Run, Result]], sees: bool) -> None:
     size = fast.most_runs
     for start in range(0, len(runs), size):
         part = runs[start : start + size]
-        # A run gives the same numbers whatever is trained beside it, but not those it gives alone.
+        # One run alone would add up in another order: it is laid out beside itself.
         several = [*part, part[0]] if len(part) == 1 < size else list(part)
         state = fast.open(len(several))
         courses = []
@@ -293,6 +296,7 @@ def _side_by_side(runs: Sequence[tuple[Run, Result]], sees: bool) -> None:
         seconds = (time.perf_counter() - began) / len(several)
         for place, (run, result) in enumerate(part):
             result.engine, result.lanes, result.seconds = "fast", state.lanes, seconds
+            result.beside = [other.seed for other, _ in part]
             with _told(result):
                 _keep(run, result, [step[place] for step in losses])
                 weights, moments = state.store(place)
