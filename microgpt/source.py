@@ -448,14 +448,18 @@ def redefine(source: str, text: str, *, numbers: bool = True) -> str:
             case _:
                 raise _neither(node)
     for name, new in parts:
-        place = next((f for f in functions(source) if f.name == name), None)
-        if place is not None:
-            lines = source.split("\n")
-            lines[place.first - 1 : place.last] = new
-            source = "\n".join(lines)
-    for name, new in reversed(parts):
-        if name not in {f.name for f in functions(source)}:
-            source = _inserted(source, name, new)
+        source = _replaced(source, name, new)
+    there = {f.name for f in functions(source)}
+    todo = [(name, new) for name, new in parts if name not in there]
+    while todo:  # what a new function uses is put above it, once it is there
+        left = []
+        for name, new in reversed(todo):
+            made = _inserted(source, name, new)
+            left += [(name, new)] if made is None else []
+            source = made or source
+        if len(left) == len(todo):
+            raise MicrogptError(f"A function {left[0][0]} is added, and none uses it.")
+        todo = left[::-1]
     for name, number in found if numbers else ():
         source = set_knob(source, name, number)
     return source
@@ -474,30 +478,51 @@ def numbers(text: str) -> dict[str, float]:
 
 def _rows(rows: list[str], node: ast.FunctionDef) -> list[str]:
     """The lines of a definition, and the comment right above it."""
-    first = node.lineno
-    while first > 1 and rows[first - 2].lstrip().startswith("#"):
-        first -= 1
-    return rows[first - 1 : node.end_lineno]
+    first = min([node.lineno, *[d.lineno for d in node.decorator_list]])
+    return rows[_comment(rows, first) - 1 : node.end_lineno]
 
 
-def _inserted(source: str, name: str, new: list[str]) -> str:
-    """A source with one function more; a method comes to stand below `Tensor.relu`."""
-    lines, found = source.split("\n"), functions(source)
+def _comment(rows: list[str], line: int) -> int:
+    """The first line of the comment that stands right above a line; that line itself, where there
+    is none."""
+    while (
+        line > 1 and rows[line - 2].lstrip().startswith("#") and not _HEADER.match(rows[line - 2])
+    ):
+        line -= 1
+    return line
+
+
+def _replaced(source: str, name: str, new: list[str]) -> str:
+    """A source with a function written anew, where there is one of that name."""
+    place = next((f for f in functions(source) if f.name == name), None)
+    if place is None:
+        return source
+    lines = source.split("\n")
+    above = lines[_comment(lines, place.first) - 1 : place.first - 1]
+    new = new[len(above) :] if above and new[: len(above)] == above else new
+    lines[place.first - 1 : place.last] = new
+    return "\n".join(lines)
+
+
+def _inserted(source: str, name: str, new: list[str]) -> str | None:
+    """A source with one function more, above the first that uses it, or None where none does; a
+    method comes to stand below `Tensor.relu`."""
+    lines = source.split("\n")
     owner, _, method = name.rpartition(".")
     if owner:
-        place = next((f for f in found if f.name == f"{owner}.relu"), None)
+        place = next((f for f in functions(source) if f.name == f"{owner}.relu"), None)
         if place is None:
             raise MicrogptError(f"There is no {owner}.relu in this source to put {method} under.")
         lines[place.last : place.last] = new
         return "\n".join(lines)
-    word = re.compile(rf"(?<![.\w]){name}\b")
-    for function in found:
-        if "." in function.name:
-            continue
-        if any(word.search(row) for row in lines[function.first - 1 : function.last]):
-            lines[function.first - 1 : function.first - 1] = [*new, ""]
+    for node in ast.parse(source).body:
+        used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and name in used:
+            starts = [node.lineno, *[d.lineno for d in node.decorator_list]]
+            first = _comment(lines, min(starts))
+            lines[first - 1 : first - 1] = [*new, ""]
             return "\n".join(lines)
-    raise MicrogptError(f"A function {name} is added, and none uses it.")
+    return None
 
 
 def _neither(node: ast.stmt) -> MicrogptError:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "microgpt"
 CORE = {
-    "gpt", "errors", "files", "source", "data", "engines", "run", "xray", "checkpoint", "lessons", "live",
-    "lab", "bridge",
+    "gpt", "errors", "files", "source", "data", "engines", "run", "xray", "checkpoint", "lessons",
+    "live", "lab", "bridge",
 }  # fmt: skip
 BUILD = {"parse.py", "facts.py", "listing.py", "__main__.py"}  # of lessons: the browser has none
 TERMINAL = {"parallel.py", "pictures.py"}  # of the lab: likewise

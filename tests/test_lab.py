@@ -471,3 +471,46 @@ def test_a_variant_leaves_the_numbers_of_its_base_alone() -> None:
 def test_a_recipe_has_the_last_word_on_numbers() -> None:
     for recipe in ("sgd+lr=0.125", "lr=0.125+sgd"):
         assert "lr=0.125" in variants.program(recipe).source
+
+
+# ---- What variants expect ----
+
+NEAR = {"held_out": 0.05, "exact": 0.05}  # as far as what is alike may be apart
+BY_PYTHON = {"dropout", "muon", "gradient-clipping", "recurrent", "shuffled-targets"}
+
+
+def expectations(by_python: bool) -> dict[str, dict[str, str]]:
+    """By data set and variant, what its docstring expects."""
+    found: dict[str, dict[str, str]] = {}
+    for variant in variants.collection().values():
+        if (variant.name in BY_PYTHON) is by_python:
+            for task, expected in variant.expected.items():
+                found.setdefault(task, {})[variant.name] = expected
+    return found
+
+
+def held(task: str, expected: dict[str, str], seeds: int) -> None:
+    report = compare(list(expected), tasks=task, seeds=seeds, jobs=2)
+    for c in report.comparisons:
+        d, wanted = c.differences[0], expected[c.variant]
+        told = f"{c.variant} on {task}: {d.interval}"
+        if wanted == "alike":
+            assert abs(d.interval.mean) < NEAR[d.metric.name], told
+        else:
+            assert d.verdict == wanted, told
+
+
+@pytest.mark.parametrize("task", sorted(expectations(False)))
+def test_a_variant_does_what_its_docstring_expects(task: str) -> None:
+    held(task, expectations(False)[task], 8)
+
+
+@pytest.mark.skipif("MICROGPT_EXHAUSTIVE" not in os.environ, reason="takes minutes")
+@pytest.mark.parametrize("task", sorted(expectations(True)))
+def test_exhaustive_what_python_runs_does_what_its_docstring_expects(task: str) -> None:
+    held(task, expectations(True)[task], 4)
+
+
+def test_every_variant_expects_something() -> None:
+    assert all(v.expected for v in variants.collection().values())
+    assert {v.name for v in variants.collection().values()} >= BY_PYTHON

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 BAR = 21  # characters that an interval is drawn in
 FAR = 5  # times as far as a middling interval: such a one does not set the scale of a drawing
 INTERVAL = "difference (95 % interval)"
-WIDE = 100  # columns of a terminal that leave room for drawings
+WIDE, WIDER = 100, 130  # columns of a terminal that leave room for drawings, and for rungs too
 LINKS = 3  # that are printed without being asked for
 MANY = 5  # verdicts of which one may well be chance
 
@@ -345,14 +345,10 @@ class Shown:
             parts = [f"{_value(d, d.baseline)} {d.metric.title}" for d in first.differences]
             self.console.print(f"{printable(first.baseline)}: {', '.join(parts)}")
         ladder = any(_adds(b.variant, a.variant) for a, b in itertools.pairwise(found))
-        wide, titles = (
-            self.console.width >= WIDE,
-            dict.fromkeys(["variant", "", INTERVAL, "verdict"]),
-        )
-        if wide:
-            titles = dict.fromkeys(["variant", "", INTERVAL, " ", "verdict", "weights, work"])
-        if ladder:
-            titles["beside the rung below"] = None
+        wide = self.console.width >= WIDE
+        titles = ["variant", "", INTERVAL, *([" "] if wide else []), "verdict"]
+        titles += ["weights, work"] if wide else []
+        titles += ["beside the rung below"] if ladder and self.console.width >= WIDER else []
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for title in titles:
             table.add_column(title, no_wrap=True)

@@ -83,7 +83,7 @@ def parse(text: str, name: str, group: str = "own") -> Variant:
     try:
         told = ast.get_docstring(ast.parse(text)) or ""
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        file.redefine(ORIGINAL, text)  # says what is wrong with it
+        _redefined(ORIGINAL, text, name, numbers=False)  # says what is wrong with it
         raise
     title, _, rest = told.partition("\n")
     if not title.strip():
@@ -131,8 +131,12 @@ def variant(name: str) -> Variant:
         return known[name]
     if name.endswith(".py"):
         return parse(_read(name), Path(name).stem.replace("_", "-"))
-    near = difflib.get_close_matches(name, [*known, *LADDERS, *GROUPS], n=1, cutoff=0.6)
-    advice = f"did you mean {near[0]}?" if near else "microgpt variants lists them."
+    if name in GROUPS or name in LADDERS:
+        what = "a group" if name in GROUPS else "a ladder"
+        advice = f"it is {what} of variants, and stands alone."
+    else:
+        near = difflib.get_close_matches(name, [*known, *LADDERS, *GROUPS], n=1, cutoff=0.6)
+        advice = f"did you mean {near[0]}?" if near else "microgpt variants lists them."
     raise MicrogptError(f"There is no variant {name!r}: {advice}")
 
 
@@ -199,13 +203,14 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
         else:
             source = _with(source, variant(part), done)
     for new in done:
-        for name, number in file.numbers(new.text).items():
+        for name, number in _numbers(new).items():
             _set(own, name, number, new.name)
-    for name, (number, _) in (own | numbers).items():
+    for name, (number, part) in (own | numbers).items():
         try:
             source = file.set_knob(source, name, number)
         except MicrogptError as error:
-            raise MicrogptError(error.message) from None  # of a recipe, and no line of the file
+            whose = "" if name in numbers else f"The variant {part} does not apply: "
+            raise MicrogptError(whose + error.message) from None
     if len(done) > 1:
         _try(source, done)
     names = [Path(part).stem if part.endswith(".py") else part for part in parts]
@@ -237,9 +242,12 @@ def value(part: str, text: str) -> float:
 
 
 def _set(numbers: dict[str, tuple[float, str]], name: str, number: float, part: str) -> None:
+    name = name.rpartition(".")[2]  # no two numbers of the file have one name
     before = numbers.get(name)
     if before is not None and before[0] != number:
-        raise MicrogptError(f"{before[1]} and {part} set the same number: leave one of them out.")
+        raise MicrogptError(
+            f"{before[1]} and {part} set the same number, {name}: leave one of them out."
+        )
     numbers[name] = number, part
 
 
@@ -254,7 +262,10 @@ def _with(source: str, new: Variant, done: list[Variant]) -> str:
     if new in done:
         return source
     for name in new.builds_on:
-        source = _with(source, variant(name), done)
+        try:
+            source = _with(source, variant(name), done)
+        except MicrogptError as error:
+            raise MicrogptError(f"{error.message} {new.title} builds on {name}.") from None
     under = _under(new)
     try:
         merged = file.merge(under, source, applied(under, new, numbers=False))
@@ -292,7 +303,9 @@ def _try(source: str, parts: Sequence[Variant]) -> None:
 
 def _together(a: Variant, b: Variant) -> bool:
     try:
-        file.merge(ORIGINAL, applied(_under(a), a), applied(_under(b), b))
+        file.merge(
+            ORIGINAL, applied(_under(a), a, numbers=False), applied(_under(b), b, numbers=False)
+        )
     except MicrogptError:
         return False
     return True
@@ -304,13 +317,23 @@ def applied(source: str, new: Variant, *, numbers: bool = True) -> str:
     Raises:
         MicrogptError: it does not apply; with the variant's name.
     """
+    return _redefined(source, new.text, new.name, numbers=numbers)
+
+
+def _redefined(source: str, text: str, name: str, *, numbers: bool) -> str:
     try:
-        return file.redefine(source, new.text, numbers=numbers)
+        return file.redefine(source, text, numbers=numbers)
     except MicrogptError as error:
         where = f", line {error.line}" if error.line else ""
-        raise MicrogptError(
-            f"The variant {new.name} does not apply{where}: {error.message}"
-        ) from None
+        raise MicrogptError(f"The variant {name} does not apply{where}: {error.message}") from None
+
+
+def _numbers(new: Variant) -> dict[str, float]:
+    """The numbers that a variant sets, be it in a signature that it writes anew."""
+    under = {knob.name: knob.value for knob in file.knobs(_under(new))}
+    made = file.knobs(applied(_under(new), new, numbers=False))
+    changed = {k.name: k.value for k in made if k.name in under and k.value != under[k.name]}
+    return changed | file.numbers(new.text)
 
 
 def recipes(asked: Sequence[str]) -> list[str]:

@@ -5,7 +5,8 @@ row would have to be kept while a text is written. What tells places apart, a qu
 a key that turn, is held beside it, one key for all heads.
 
 Hypothesis: A memory of twelve numbers a token instead of thirty-two costs little.
-Reference: DeepSeek-AI 2024, DeepSeek-V2, section 2.1.
+Reference: DeepSeek-AI 2024, DeepSeek-V2: A Strong, Economical, and Efficient
+Mixture-of-Experts Language Model, section 2.1.
 Builds on: rope
 Expected: alike on names
 """

@@ -3,13 +3,14 @@
 One expert works on every token, beside the one that the router picks.
 
 Hypothesis: What all tokens need is learnt once, and the others are free to differ.
-Reference: Dai et al. 2024, DeepSeekMoE, section 3.2.
+Reference: Dai et al. 2024, DeepSeekMoE: Towards Ultimate Expert Specialization in
+Mixture-of-Experts Language Models, section 3.2.
 Builds on: mixture-of-experts
 Expected: alike on names
 """
 
 
-def experts(x, router, experts, shared):  # (T, C) -> (T, C)
+def mixture(x, router, experts, shared):  # (T, C) -> (T, C)
     probs = softmax(x @ router)  # (T, E)
     best = probs.amax(-1, keepdim=True)
     keep = lambda p, b: (p, 1.0, 0.0) if p >= b else (0.0, 0.0, 0.0)
@@ -28,7 +29,7 @@ def gpt(ids, wte, wpe, blocks, lm_head):  # (T,) -> (T, V), a score for each nex
         h = norm(x)
         for head in block["heads"]:
             x = x + attention(h, **head)
-        x = x + experts(norm(x), block["router"], block["experts"], block["shared"])
+        x = x + mixture(norm(x), block["router"], block["experts"], block["shared"])
     return norm(x) @ lm_head
 
 

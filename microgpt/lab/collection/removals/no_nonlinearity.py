@@ -10,5 +10,5 @@ Expected: worse on addition
 
 
 def mlp(x, fc, proj):  # (T, C) -> (T, C), each token on its own
-    hidden = x @ fc  # (T, 4C)
+    hidden = (x @ fc)  # (T, 4C)
     return hidden @ proj

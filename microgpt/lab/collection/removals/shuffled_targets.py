@@ -1,10 +1,9 @@
 """Shuffled targets
 
-The tokens that a document is to be continued by are shuffled: what comes next says
-nothing about what was before.
+The tokens to be predicted are shuffled within their document.
 
-Hypothesis: A control: only how frequent each letter is can be learnt, and no task at
-all.
+Hypothesis: A control: which letters there are, and which occur together, can be learnt,
+but no order and so no task.
 Reference: Zhang et al. 2017, Understanding Deep Learning Requires Rethinking
 Generalization, section 2.
 Expected: worse on names

@@ -10,7 +10,7 @@ Expected: alike on names
 """
 
 
-def attention(x, slope, wq, wk, wv, wo):  # (T, C) -> (T, C), reads what is near
+def attention(x, slope, wq, wk, wv, wo):  # (T, C) -> (T, C)
     q, k, v = x @ wq, x @ wk, x @ wv  # (T, D): what it seeks, what it is, what it says
     scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (T, T)
     future = scores.new_full(scores.shape, -math.inf).triu(1)

@@ -1,16 +1,17 @@
 """Biases
 
-Every product with a weight matrix gets a row of numbers added to it, as in GPT-2; they
-start at zero.
+Every product with a weight matrix of a block gets a row of learned numbers added to it,
+as in GPT-2. They start at zero.
 
 Hypothesis: Norms and a wide stream leave little for them to do: no difference.
 Reference: Radford et al. 2019, Language Models are Unsupervised Multitask Learners;
-Touvron et al. 2023, LLaMA, leaves them out.
+without them, Chowdhery et al. 2022, PaLM: Scaling Language Modeling with Pathways,
+section 2.
 Expected: alike on names
 """
 
 
-def attention(x, wq, wk, wv, wo, bq, bk, bv):  # (T, C) -> (T, C), reads the past
+def attention(x, wq, wk, wv, wo, bq, bk, bv):  # (T, C) -> (T, C)
     q, k, v = x @ wq + bq, x @ wk + bk, x @ wv + bv  # (T, D) each
     scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (T, T)
     future = scores.new_full(scores.shape, -math.inf).triu(1)

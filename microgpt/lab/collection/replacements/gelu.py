@@ -11,10 +11,10 @@ Expected: alike on names
 
 
 def bend(a):  # the share of a normal distribution below a, nearly
-    return 0.5 + 0.5 * math.tanh(0.7978845608 * (a + 0.044715 * a * a * a))
+    return 0.5 + 0.5 * math.tanh((2 / math.pi) ** 0.5 * (a + 0.044715 * a**3))
 
-def slope(a):  # of bend, at a
-    return 2 * 0.7978845608 * bend(a) * (1 - bend(a)) * (1 + 0.134145 * a * a)
+def slope(a):  # how fast it grows there
+    return (8 / math.pi) ** 0.5 * bend(a) * (1 - bend(a)) * (1 + 0.134145 * a**2)
 
 
 class Tensor:

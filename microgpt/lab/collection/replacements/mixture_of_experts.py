@@ -1,16 +1,18 @@
 """Mixture of experts
 
-Four small feed-forwards, and a router that picks one for each token. (All four are
-computed here and three thrown away; a large model computes the one.)
+Four small feed-forwards, and a router that picks one for each token. All four are
+computed here and three thrown away; a large model computes the one, and sees to it that
+each gets its share of the tokens.
 
 Hypothesis: More weights for the same work on each token; worth it when there is much to
 know.
-Reference: Fedus et al. 2022, Switch Transformers, section 2.1; Shazeer et al. 2017.
+Reference: Fedus et al. 2022, Switch Transformers, section 2.1; Shazeer et al. 2017,
+Outrageously Large Neural Networks.
 Expected: alike on names
 """
 
 
-def experts(x, router, experts):  # (T, C) -> (T, C), by the one that suits
+def mixture(x, router, experts):  # (T, C) -> (T, C), by the one that suits
     probs = softmax(x @ router)  # (T, E)
     best = probs.amax(-1, keepdim=True)
     keep = lambda p, b: (p, 1.0, 0.0) if p >= b else (0.0, 0.0, 0.0)
@@ -29,7 +31,7 @@ def gpt(ids, wte, wpe, blocks, lm_head):  # (T,) -> (T, V), a score for each nex
         h = norm(x)
         for head in block["heads"]:
             x = x + attention(h, **head)
-        x = x + experts(norm(x), block["router"], block["experts"])
+        x = x + mixture(norm(x), block["router"], block["experts"])
     return norm(x) @ lm_head
 
 

@@ -4,8 +4,8 @@ As in the first transformer: the sum is normed after each part, and nothing flow
 the norms.
 
 Hypothesis: Alike in one layer; in deep models it needs a warm-up.
-Reference: Vaswani et al. 2017, section 3.1; Xiong et al. 2020, On Layer Normalization
-in the Transformer Architecture.
+Reference: Vaswani et al. 2017, Attention Is All You Need, section 3.1; Xiong et al.
+2020, On Layer Normalization in the Transformer Architecture.
 Expected: alike on names
 """
 
@@ -18,5 +18,6 @@ def gpt(ids, wte, wpe, blocks, lm_head):  # (T,) -> (T, V), a score for each nex
         for head in block["heads"]:
             x = x + attention(h, **head)
         x = norm(x)
-        x = norm(x + mlp(x, block["fc"], block["proj"]))
+        x = x + mlp(x, block["fc"], block["proj"])
+        x = norm(x)
     return x @ lm_head

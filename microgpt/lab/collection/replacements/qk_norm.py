@@ -5,7 +5,9 @@ can grow without end.
 
 Hypothesis: It keeps large models from diverging; here it only limits how sharply a head
 can look.
-Reference: Henry et al. 2020, Query-Key Normalization for Transformers.
+Reference: Henry et al. 2020, Query-Key Normalization for Transformers; with a norm and
+the score's scaling, Dehghani et al. 2023, Scaling Vision Transformers to 22 Billion
+Parameters, section 2.
 Expected: alike on names
 """
 

@@ -4,8 +4,9 @@ A cell times its own logistic function: ReLU with a soft corner, and a small dip
 zero. Also called Swish.
 
 Hypothesis: As GELU: hardly a difference at this size.
-Reference: Elfwing et al. 2018, Sigmoid-Weighted Linear Units; Ramachandran et al. 2017,
-Searching for Activation Functions.
+Reference: Elfwing et al. 2018, Sigmoid-Weighted Linear Units for Neural Network
+Function Approximation in Reinforcement Learning; Ramachandran et al. 2017, Searching
+for Activation Functions.
 Expected: alike on names
 """
 

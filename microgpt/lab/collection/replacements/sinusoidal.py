@@ -1,11 +1,11 @@
 """Sinusoidal positions
 
-Places are told by waves of fixed lengths instead of learned rows; token embeddings are
-scaled up to their size.
+Places are told by waves of fixed lengths instead of learned rows. Token embeddings are
+scaled up to the size of the waves.
 
 Hypothesis: Nothing about places has to be learnt, so it works as well with fewer
 weights.
-Reference: Vaswani et al. 2017, Attention Is All You Need, section 3.5.
+Reference: Vaswani et al. 2017, Attention Is All You Need, sections 3.4 and 3.5.
 Expected: alike on names
 """
 
@@ -20,7 +20,7 @@ def waves(length, channels):  # (T, C), each pair of channels a wave of its own 
 def gpt(ids, wte, wpe, blocks, lm_head):  # (T,) -> (T, V), a score for each next token
     tokens = wte[ids]  # (T, C)
     places = waves(tokens.shape[-2], tokens.shape[-1])
-    x = tokens * tokens.shape[-1] ** 0.5 + places  # (T, C), the residual stream
+    x = tokens * tokens.shape[-1] ** 0.5 + places  # (T, C)
     for block in blocks:
         h = norm(x)
         for head in block["heads"]:

@@ -4,7 +4,8 @@ What passes the ReLU is squared.
 
 Hypothesis: Found by a search over programs to train faster in large models; here as
 good as ReLU.
-Reference: So et al. 2021, Primer: Searching for Efficient Transformers, section 3.
+Reference: So et al. 2021, Primer: Searching for Efficient Transformers for Language
+Modeling.
 Expected: alike on names
 """
 

@@ -4,7 +4,8 @@
 
 Hypothesis: Steps that overshoot; the model learns little more than how frequent letters
 are.
-Reference: Kaplan et al. 2020, Scaling Laws for Neural Language Models.
+Reference: Bengio 2012, Practical Recommendations for Gradient-Based Training of Deep
+Architectures, section 3.
 Expected: worse on names
 """
 

@@ -3,7 +3,8 @@
 0.001 instead of 0.01.
 
 Hypothesis: Too slow to arrive in time.
-Reference: Kaplan et al. 2020, Scaling Laws for Neural Language Models.
+Reference: Bengio 2012, Practical Recommendations for Gradient-Based Training of Deep
+Architectures, section 3.
 Expected: worse on names
 """
 

@@ -2,9 +2,9 @@
 
 Eight channels instead of sixteen.
 
-Hypothesis: Too small for what there is to learn.
+Hypothesis: A thousand names teach no more than fits into eight channels.
 Reference: Kaplan et al. 2020, Scaling Laws for Neural Language Models.
-Expected: worse on names
+Expected: alike on names
 """
 
 n_embd = 8

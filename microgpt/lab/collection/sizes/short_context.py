@@ -3,7 +3,8 @@
 The model sees eight tokens instead of sixteen; longer documents are cut.
 
 Hypothesis: What lies further back is not seen.
-Reference: Kaplan et al. 2020, Scaling Laws for Neural Language Models.
+Reference: Khandelwal et al. 2018, Sharp Nearby, Fuzzy Far Away: How Neural Language
+Models Use Context.
 Expected: worse on copy
 """
 

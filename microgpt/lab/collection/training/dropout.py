@@ -1,7 +1,7 @@
 """Dropout
 
-While training, a tenth of what each part adds to the stream is set to zero at random,
-and the rest made up for it.
+While training, a tenth of the cells that a head or a feed-forward adds to the stream
+become zero at random, and the others larger to make up for it.
 
 Hypothesis: Against learning by heart. Where the model is too small to do that, it only
 costs.
@@ -22,7 +22,7 @@ def gpt(ids, wte, wpe, blocks, lm_head, drop=lambda x: x):  # (T,) -> (T, V)
     return norm(x) @ lm_head
 
 
-def dropout(x, rng, rate=0.1):  # a tenth of the cells becomes 0, the others larger
+def dropout(x, rng, rate=0.1):  # some cells become 0, the others larger
     rows, columns = x.shape
     kept = lambda: (rng.random() >= rate) / (1 - rate)
     return x * Tensor([[kept() for _ in range(columns)] for _ in range(rows)])

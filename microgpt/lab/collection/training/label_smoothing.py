@@ -4,7 +4,8 @@ The target keeps nine tenths; the last tenth is shared by all tokens.
 
 Hypothesis: Answers become less certain; where certainty is right, the surprise at the
 truth grows.
-Reference: Szegedy et al. 2016, Rethinking the Inception Architecture, section 7.
+Reference: Szegedy et al. 2016, Rethinking the Inception Architecture for Computer
+Vision, section 7.
 Expected: worse on names
 """
 

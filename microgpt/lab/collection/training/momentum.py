@@ -1,16 +1,18 @@
 """Momentum
 
-Steps go where gradients have pointed for a while, not only the last one.
+Steps go where gradients have pointed for a while, not only the last one. The learning
+rate is 0.05 instead of 0.01.
 
-Hypothesis: Faster than plain descent, still slower than Adam, which gives every weight
-its own step size.
-Reference: Polyak 1964; Sutskever et al. 2013, On the Importance of Initialization and
-Momentum in Deep Learning.
-Expected: worse on names
+Hypothesis: Slower than Adam where weights need step sizes of their own; with a learning
+rate chosen for it, names are learnt as well.
+Reference: Polyak 1964, Some Methods of Speeding up the Convergence of Iteration
+Methods; Sutskever et al. 2013, On the Importance of Initialization and Momentum in Deep
+Learning.
+Expected: alike on names
 """
 
 
-def momentum(w, m, lr, beta=0.9):
+def momentum(w, m, lr, beta=0.9):  # along the gradients so far
     for i, grad in enumerate(w.grad):
         m[i] = [beta * a + g for a, g in zip(m[i], grad)]
         w.data[i] = [a - lr * b for a, b in zip(w.data[i], m[i])]

@@ -5,15 +5,17 @@ wave.
 
 Hypothesis: The first steps of Adam are large and blind; in a small model that does no
 harm.
-Reference: Loshchilov and Hutter 2017, SGDR; Goyal et al. 2017; Brown et al. 2020,
-GPT-3, appendix B.
+Reference: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm
+Restarts; Brown et al. 2020, Language Models are Few-Shot Learners, appendix B.
 Expected: alike on names
 """
 
 
 def schedule(step, steps):  # the share of the learning rate at this step
-    climb = (step + 1) / (steps / 10)
-    return min(climb, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+    first = steps // 10
+    if step < first:
+        return (step + 1) / first
+    return 0.5 + 0.5 * math.cos(math.pi * (step - first) / (steps - first))
 
 
 def train(params, docs, vocab, steps=1000, batch=1, lr=0.01, start=0, moments=None):
