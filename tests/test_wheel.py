@@ -80,6 +80,9 @@ def test_the_wheel_carries_the_page_and_nothing_that_it_should_not(wheel: Path) 
             assert archive.read(name) == file.read_bytes()
         metadata = archive.read(next(n for n in names if n.endswith("/METADATA"))).decode()
     assert {"microgpt/gpt.py", "microgpt/data/names.txt", "microgpt/py.typed"} <= names
+    lab = Path(site.__file__).parents[1] / "lab"
+    for file in (*lab.glob("collection/*/*.py"), lab / "parts.json"):
+        assert f"microgpt/lab/{file.relative_to(lab).as_posix()}" in names
     assert [name for name in names if name.endswith("licenses/LICENSE")]
     assert [name for name in names if name.endswith("licenses/THIRD_PARTY.md")]
     for name in names:
@@ -88,7 +91,7 @@ def test_the_wheel_carries_the_page_and_nothing_that_it_should_not(wheel: Path) 
     assert wheel.stat().st_size < 8_000_000
     assert re.search(r"^Requires-Python: >=3\.11$", metadata, re.MULTILINE)
     always = re.findall(r"^Requires-Dist: ([a-z-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert sorted(always) == ["click", "markdown-it-py", "rich"]
+    assert sorted(always) == ["click", "joblib", "markdown-it-py", "rich"]
 
 
 def test_the_sdist_can_build_the_page_and_carries_it(dist: Path) -> None:

@@ -12,12 +12,13 @@ import { loadPyodide } from "pyodide";
 const scripts = dirname(fileURLToPath(import.meta.url));
 const root = join(scripts, "..", "..");
 const HOME = "/home/pyodide"; // where the page unpacks the package
-// Not in the browser: the command, the server, what calls the kernel from Python (the page does it by itself), and
-// what only builds the lessons (tests/test_architecture.py has its list).
+// Not in the browser: the command, the server, what calls the kernel from Python (the page does it by itself), what
+// only builds the lessons (tests/test_architecture.py has its list), and what experiments in the terminal.
 const LEFT_OUT = [
-  "microgpt/cli/", "microgpt/lab/parallel.py", "microgpt/lab/pictures.py", "microgpt/__main__.py", "microgpt/site/", "microgpt/lessons/chapters/",
+  "microgpt/cli/", "microgpt/lab/collection/", "microgpt/__main__.py", "microgpt/site/", "microgpt/lessons/chapters/",
   "microgpt/engines/fast.py", "microgpt/engines/kernel.py", "microgpt/engines/built/",
   ...["parse.py", "facts.py", "listing.py", "__main__.py", "glossary.md", "references.md", "made.md"].map((name) => `microgpt/lessons/${name}`),
+  ...["bench", "experiment", "parallel", "parts", "pictures", "records", "sweep", "trials", "variants"].map((name) => `microgpt/lab/${name}.py`),
 ];
 
 function packageFiles(folder) {
