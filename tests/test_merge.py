@@ -159,7 +159,6 @@ def test_comments_right_above_a_definition_belong_to_it() -> None:
     assert "far away" not in made
 
 
-
 def test_a_new_function_does_not_come_between_another_and_its_comment() -> None:
     text = "# about it\ndef mlp(x, fc, proj): return half(x)\n\ndef half(x): return x\n"
     made = redefine(ORIGINAL, text)

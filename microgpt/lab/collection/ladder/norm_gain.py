@@ -15,8 +15,8 @@ def norm(x, gain=1):  # every row is scaled to the same size (RMSNorm)
 
 
 def gpt(ids, wte, wpe, blocks, lm_head, gains):  # (T,) -> (T, V)
-    gain = iter(gains)  # one for each norm, in order
     tokens = wte[ids]  # (T, C)
+    gain = iter(gains)  # one for each norm, in order
     x = tokens + wpe[: tokens.shape[-2]]  # (T, C), the residual stream: only added to
     for block in blocks:
         h = norm(x, next(gain))
