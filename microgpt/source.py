@@ -10,6 +10,7 @@ import ast
 import base64
 import binascii
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -98,10 +99,15 @@ def functions(source: str) -> list[Function]:
     """Every function, class and method of a source that parses, in order; none of one that does
     not.
     """
+    return list(_functions(source))
+
+
+@functools.lru_cache(maxsize=64)  # every edit asks for them again
+def _functions(source: str) -> tuple[Function, ...]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return []
+        return ()
     parts = sections(source)
     found: list[Function] = []
 
@@ -115,15 +121,20 @@ def functions(source: str) -> list[Function]:
                 visit(child, name + ".")
 
     visit(tree, "")
-    return found
+    return tuple(found)
 
 
 def knobs(source: str) -> list[Knob]:
     """The numeric defaults in the signatures of a source's top-level functions, in order."""
+    return list(_knobs(source))
+
+
+@functools.lru_cache(maxsize=64)
+def _knobs(source: str) -> tuple[Knob, ...]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return []
+        return ()
     found = []
     for function in tree.body:
         if not isinstance(function, ast.FunctionDef):
@@ -134,7 +145,7 @@ def knobs(source: str) -> list[Knob]:
             if value is not None and default.end_col_offset is not None:
                 place = (default.lineno, default.col_offset + 1, default.end_col_offset + 1)
                 found.append(Knob(name.arg, function.name, value, *place))
-    return found
+    return tuple(found)
 
 
 def _number(node: ast.expr) -> float | None:

@@ -37,7 +37,7 @@ SIZES: dict[str, Any] = {"n_embd": 4, "n_head": 2, "block_size": 6}
 SMALL = ["--n-embd", "4", "--n-head", "2", "--block-size", "6"]
 COMMANDS = [
     "serve", "export", "source", "train", "sample", "xray", "variants", "compare", "parts", "sweep",
-    "rerun",
+    "diagnose", "rerun",
 ]  # fmt: skip
 
 unix = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of Unix")

@@ -40,6 +40,7 @@ from microgpt.cli.terminal import (
 from microgpt.data import Corpus
 from microgpt.errors import MicrogptError
 from microgpt.files import write
+from microgpt.lab import diagnosis as lab_diagnosis
 from microgpt.lab import parts as lab_parts
 from microgpt.lab import pictures
 from microgpt.lab import sweep as lab_sweep
@@ -52,12 +53,13 @@ from microgpt.lab.experiment import (
     Difference,
     Experiment,
     Report,
+    numbered,
     rung,
 )
 from microgpt.lab.records import Ledger, Record, again
 from microgpt.lab.statistics import Interval
 from microgpt.lab.variants import Program
-from microgpt.run import ENGINES
+from microgpt.run import ENGINES, DivergedError, Run
 
 if TYPE_CHECKING:
     pass
@@ -766,4 +768,75 @@ def _spread(found: Interval | None) -> str:
     return f"{found.mean:.3f} \N{PLUS-MINUS SIGN} {found.high - found.mean:.3f}"
 
 
-COMMANDS = (variants, compare, parts, sweep, rerun)
+# ---- diagnose ----
+
+
+@click.command(short_help="Say what is wrong with a model, or show what can be.")
+@click.argument("what", required=False, metavar="[FAILURE|RECIPE]")
+@click.option("--data", "name", metavar="DATA", help="Its data (names, or those of the failure).")
+@click.option("--separator", metavar="X", help="What stands before the answer in a text file.")
+@click.option("--seed", type=COUNT, metavar="N", help=f"Of the run ({FIRST_SEED}).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diagnose(
+    what: str | None, name: str | None, separator: str | None, seed: int | None, as_json: bool
+) -> int:
+    """Train a program, and read off the model what is wrong with it.
+
+    \b
+      microgpt diagnose                  a gallery of failures
+      microgpt diagnose dead-relus       one of them
+      microgpt diagnose lr=0.3 --data sort
+
+    What is looked at: the losses, gradients block by block, cells that no ReLU lets through,
+    how much better documents learnt from are known than others, how many of its texts are
+    copies, and whether it sees the future.
+    """
+    if what is None:
+        return _gallery(as_json)
+    one = lab_diagnosis.failure(what)
+    corpus: str | Corpus = "names" if name is None else _tasks([name], separator)[0]
+    if one is not None and name is None:
+        corpus = lab_diagnosis.corpus_of(one)
+    corpus = data.load(corpus) if isinstance(corpus, str) else corpus
+    usual = one is None or one.documents is None
+    program = numbered(what if one is None else one.recipe, corpus, {}, usual=usual)
+    run = Run(program.source, corpus, seed=FIRST_SEED if seed is None else seed, engine="fast")
+    ended = None
+    try:
+        while not run.done:
+            run.advance_by(run.steps or 1)
+    except DivergedError as error:
+        ended = error.message
+    findings = (
+        [lab_diagnosis.Finding("diverged", ended, {"step": float(run.step + 1)})]
+        if ended
+        else lab_diagnosis.diagnose(run)
+    )
+    if as_json:
+        told = [finding.plain() for finding in findings]
+        print_json({"program": program.name, "data": corpus.name, "findings": told})
+        return 0
+    out = console()
+    out.print(printable(f"{one.title if one else program.name}, on {corpus.name}"), style="bold")
+    for finding in findings:
+        out.print(printable(f"- {finding.sentence}"))
+    if not findings:
+        out.print("Nothing is wrong that can be told from outside.")
+    if one is not None:
+        out.print(f"What mends it: {one.advice[0].lower()}{one.advice[1:]}")
+    return 0
+
+
+def _gallery(as_json: bool) -> int:
+    if as_json:
+        print_json({"failures": [vars(one) for one in lab_diagnosis.GALLERY]})
+        return 0
+    out = console()
+    width = max(len(one.name) for one in lab_diagnosis.GALLERY)
+    for one in lab_diagnosis.GALLERY:
+        out.print(f"  {one.name:{width}}  {one.title} ({one.recipe} on {one.data})")
+    out.print("\nmicrogpt diagnose NAME trains one, and says what is wrong with it.")
+    return 0
+
+
+COMMANDS = (variants, compare, parts, sweep, diagnose, rerun)
