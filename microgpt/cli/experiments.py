@@ -566,7 +566,7 @@ def parts(
       microgpt parts --stored --picture parts.svg
       microgpt parts --out runs.jsonl --table parts.json
 
-    This takes a while (two hours on two cores), and most of it for one control that Python
+    This takes a while (half an hour on two cores), and most of it for one control that Python
     itself has to run. Ctrl-C stops it, and with --out the same command goes on from there.
     """
     from microgpt.lab.parallel import spread

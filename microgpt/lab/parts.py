@@ -27,6 +27,7 @@ from microgpt.source import ORIGINAL
 STORED = Path(__file__).with_name("parts.json")
 SEEDS, FEWER = 8, 3  # paired runs; of a program that Python itself has to run
 SLOW = ("shuffled-targets",)  # such programs
+BRIEF = 1500  # steps, for such a program
 DIGITS = 6
 
 
@@ -44,6 +45,12 @@ class Setting:
     baseline: str = ""
     about: str = ""
 
+    @property
+    def brief(self) -> bool:
+        """Whether it is the file itself, on data that are learnt in few steps: where a control is
+        run that Python has to run."""
+        return not self.baseline and data.DATASETS[self.data]["steps"] <= BRIEF
+
 
 SETTINGS = (
     *map(Setting, data.DATASETS),
@@ -51,8 +58,6 @@ SETTINGS = (
     Setting("copy", "n_layer=4", "four layers"),
     Setting("copy", "n_layer=4+std=0.3", "four layers, large first weights"),
 )
-
-LARGER = [setting.baseline for setting in SETTINGS if setting.baseline]
 
 
 class Parts:
@@ -79,8 +84,8 @@ class Parts:
         fast = [name for name in removals if name not in SLOW]
         for asked, seeds in ((fast, SEEDS), (list(SLOW), FEWER)):
             for setting in self.settings:
-                if asked == list(SLOW) and setting.baseline in LARGER:
-                    continue  # a control that needs no larger model
+                if asked == list(SLOW) and not setting.brief:
+                    continue
                 differ = [name for name in asked if _differs(setting, name)]
                 experiment = Experiment(
                     differ, setting.baseline, [setting.data], seeds, results=self._results,
