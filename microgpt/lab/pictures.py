@@ -90,6 +90,7 @@ def parts(found: dict[str, Any], path: Path) -> None:
             axis.set_xlim(-110, 60)
         else:
             axis.set_xscale("symlog", linthresh=0.05)
+            axis.set_xticks([0, 0.1, 1], ["0", "0.1", "1"])
         about = setting["about"].replace(", ", ",\n")
         axis.set_title(setting["data"] + (f"\n{about}" if about else ""), fontsize=8)
         axis.set_xlabel("points" if exact else "nats", fontsize=7)
