@@ -38,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than five seconds")
 
 
+@pytest.fixture(autouse=True)
+def no_width_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that run side by side are given a width; the command must be asked without one."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def gpt() -> Any:
     """The file, imported."""

@@ -43,12 +43,6 @@ COMMANDS = [
 unix = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of Unix")
 
 
-@pytest.fixture(autouse=True)
-def no_width_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests that run side by side are given a width; the command must be asked without one."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
 def command(*arguments: str | Path, code: int = 0) -> Any:
     """Run the command in this process; its result, once the exit code is the one expected."""
     result = click_testing.CliRunner().invoke(cli.main, [str(a) for a in arguments])
