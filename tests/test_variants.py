@@ -1354,6 +1354,13 @@ def test_nothing_is_advised_that_was_just_refused() -> None:
     assert "did you mean removals" not in caught.value.message
 
 
+def test_a_variant_that_builds_on_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "round.py"
+    path.write_text(GOOD.replace("of it.\n", f"of it.\n\nBuilds on: {path}\n"), encoding="utf-8")
+    with pytest.raises(MicrogptError, match=r"^The variant .*round\.py builds on itself\.$"):
+        program(str(path))
+
+
 def test_a_group_or_a_ladder_is_no_part_of_a_recipe() -> None:
     """It stands for several recipes, which `recipes` writes out."""
     for name in ("removals", "gpt-2", "removals+rope"):

@@ -201,7 +201,10 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
         elif part.endswith(".py") and len(parts) == 1 and _whole(text := _read(part)):
             return Program(Path(part).stem, text, whole=True)
         else:
-            source = _with(source, variant(part), done)
+            try:
+                source = _with(source, variant(part), done)
+            except RecursionError:
+                raise MicrogptError(f"The variant {part} builds on itself.") from None
     for new in done:
         for name, number in _numbers(new).items():
             _set(own, name, number, new.name)
