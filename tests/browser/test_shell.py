@@ -200,15 +200,16 @@ def test_an_endless_loop_is_stopped_and_the_edit_is_kept(visit: Visit) -> None:
 def test_ones_own_edit_is_still_there_when_the_page_is_loaded_again(visit: Visit) -> None:
     page = visit.open()
     visit.ready()
-    edit(page, "hidden = (x @ fc).relu()", "hidden = (x @ fc) ** 2")
-    mine = program(page)
+    change = "hidden = (x @ fc).relu()", "hidden = (x @ fc) ** 2"
+    edit(page, *change)
+    mine = file.ORIGINAL.replace(*change)
     for _ in range(2):  # at once, when the address does not say it yet; and after it does
         page.reload()
         page.locator(".cm-content").wait_for()
         expect(page.get_by_text("Edited: 1 line changed")).to_be_visible()
         expect(page.get_by_role("dialog")).to_have_count(0)
-        assert program(page) == mine
         expect(page).to_have_url(re.compile("edit="))
+        assert program(page) == mine
     address = page.url
     stranger = page.context.new_page()  # the same address in another tab was written by anybody
     stranger.goto(address)
