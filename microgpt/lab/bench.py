@@ -110,9 +110,9 @@ class Bench:
 
     def _keep(self, part: Wanted, result: Result) -> Record:
         new = record(part.trial, result, part.program, part.baseline)
+        self._known[new["id"]] = self.used[new["id"]] = new  # first: a Ctrl-C may come in between
         if self._ledger is not None:
             self._ledger.add(new)
-        self._known[new["id"]] = self.used[new["id"]] = new
         return new
 
 
