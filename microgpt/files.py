@@ -84,3 +84,28 @@ def reason(error: OSError | ValueError) -> str:
     if number in words:
         return words[number]
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+def read(path: Path, most: int, what: str) -> str:
+    """The text of a program, without a byte order mark and with plain line ends.
+
+    Args:
+        path: where it is.
+        most: bytes that are read.
+        what: what it is, for a sentence: "source" or "variant".
+
+    Raises:
+        MicrogptError: there is no such file, it is longer, or it is not text.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(most + 1)
+        if len(raw) > most:
+            kind = "an edit" if what == "source" else f"a {what}"
+            raise MicrogptError(f"{path} is too long to be {kind} of gpt.py.")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise MicrogptError(f"{path} is not a text in UTF-8, so it is no program.") from None
+    except (OSError, ValueError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise MicrogptError(f"The {what} {path} cannot be read: {why}.") from None

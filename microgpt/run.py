@@ -525,6 +525,14 @@ class Run:
         if compiled is not None:
             with contextlib.suppress(LeavesContract):
                 return compiled.held_out_loss(docs)
+        return self.surprise(docs)
+
+    def surprise(self, docs: Sequence[str]) -> float:
+        """The mean surprise at all tokens of documents, by the source itself, in nats a token.
+
+        Raises:
+            MicrogptError: the source fails.
+        """
         total, count = 0.0, 0
         try:
             for doc in docs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import shlex
 import sys
@@ -585,7 +584,7 @@ def parts(
             return 128 + stopped
         found = whole.plain(shlex.join(["microgpt", *sys.argv[1:]]))
     if table is not None:
-        write(table, (json.dumps(found, indent=1) + "\n").encode())
+        write(table, lab_parts.text(found).encode())
     if picture is not None:
         pictures.parts(found, picture)
     if as_json:

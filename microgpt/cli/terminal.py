@@ -18,6 +18,7 @@ import click
 from microgpt import data
 from microgpt import source as file
 from microgpt.errors import MicrogptError
+from microgpt.files import read
 from microgpt.run import ArgumentError
 
 if TYPE_CHECKING:
@@ -260,17 +261,7 @@ def read_program(path: Path) -> str:
     Raises:
         MicrogptError: there is no such file, or it is not text.
     """
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(4 * file.LARGEST + 1)
-        if len(raw) > 4 * file.LARGEST:
-            raise MicrogptError(f"{path} is too long to be an edit of gpt.py.")
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        raise MicrogptError(f"{path} is not a text in UTF-8, so it is no program.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MicrogptError(f"The source {path} cannot be read: {reason.lower()}.") from None
+    return read(path, 4 * file.LARGEST, "source")
 
 
 def ask_trust(written: str, trust: bool, what: str, how: str) -> None:

@@ -80,13 +80,13 @@ def measure(run: Run) -> Measured:
     Raises:
         MicrogptError: the source fails.
     """
-    sees = causal(run) is False
+    sees = not causal(run)
     kept = run._held_out(None)[:READ] if run.held_out_docs else run.train_docs[:READ]
     learnt = run.train_docs[:READ]
-    at_once = _surprise(run, kept)
-    train, held_out = _surprise(run, learnt), at_once
+    at_once = run.surprise(kept)
+    train, held_out = run.surprise(learnt), at_once
     if sees:
-        train, held_out = _written(run, learnt), written(run, READ)
+        train, held_out = written(run, learnt), written(run, kept)
     dead, gradients = _inside(run, learnt)
     texts = run.sample(WRITTEN, seed=run.seed)
     copies = sum(text in set(run.train_docs) for text in texts) / len(texts) if texts else None
@@ -175,27 +175,6 @@ def diagnose(run: Run, measured: Measured | None = None) -> list[Finding]:
 
 
 # ---- Measurements ----
-
-
-def _surprise(run: Run, docs: Sequence[str]) -> float:
-    """The mean over all tokens of documents, in nats."""
-    total, count = 0.0, 0
-    for ids in _ids(run, docs):
-        for row, target in zip(run._probabilities(list(ids[:-1])), ids[1:], strict=False):
-            total -= math.log(row[target] / sum(row) + 1e-30)
-            count += 1
-    return total / count
-
-
-def _written(run: Run, docs: Sequence[str]) -> float:
-    """The same, read from left to right."""
-    total, count = 0.0, 0
-    for ids in _ids(run, docs):
-        for n in range(1, len(ids)):
-            row = run._probabilities(list(ids[:n]))[-1]
-            total -= math.log(row[ids[n]] / sum(row) + 1e-30)
-            count += 1
-    return total / count
 
 
 def _ids(run: Run, docs: Sequence[str]) -> Iterator[list[int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from microgpt import __version__, data
 from microgpt.errors import MicrogptError
 from microgpt.lab.bench import Progress, Spread
 from microgpt.lab.experiment import Comparison, Experiment
-from microgpt.lab.records import sha256
+from microgpt.lab.records import machine, sha256
 from microgpt.lab.variants import collection, program
 from microgpt.source import ORIGINAL
 
@@ -99,7 +98,7 @@ class Parts:
         """The table as plain data, with where it comes from."""
         return {
             "command": command, "microgpt": __version__, "python": platform.python_version(),
-            "commit": _commit(), "machine": _machine(), "file_sha256": sha256(ORIGINAL),
+            "commit": _commit(), "machine": machine(), "file_sha256": sha256(ORIGINAL),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "settings": [vars(setting) for setting in self.settings],
             "cells": [_cell(setting, c) for setting, c in self.found],
@@ -132,6 +131,13 @@ def program_of(setting: Setting, variant: str) -> str:
     return pairing.variant.source
 
 
+def text(found: dict[str, Any]) -> str:
+    """The table as JSON, a line for each cell."""
+    cells = ",\n".join(json.dumps(cell, allow_nan=False) for cell in found["cells"])
+    rest = json.dumps({**found, "cells": []}, allow_nan=False)
+    return rest.replace('"cells": []', f'"cells": [\n{cells}\n]') + "\n"
+
+
 def stored() -> dict[str, Any]:
     """The table that comes with the package.
 
@@ -153,16 +159,6 @@ def _differs(setting: Setting, variant: str) -> bool:
 
 def _rounded(number: float) -> float:
     return float(f"{number:.{DIGITS}g}")
-
-
-def _machine() -> str:
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line for line in lines if line.startswith("model name")).partition(": ")[2]
-    except (OSError, StopIteration):
-        pass
-    return f"{platform.system()}, {name}, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:

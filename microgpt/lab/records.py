@@ -6,6 +6,7 @@ ended while it was written, is left out when the file is read, and everything be
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -52,6 +53,16 @@ def identity(trial: Trial, seed: int) -> str:
     return sha256(" ".join(parts))[:16]
 
 
+@functools.cache
+def machine() -> str:
+    """System, processor and number of cores."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line for line in lines if line.startswith("model name")).partition(": ")[2]
+    return f"{platform.system()}, {name}, {os.cpu_count()} cores"
+
+
 def record(trial: Trial, result: Result, program: str, baseline: str | None) -> Record:
     """What is kept of a run.
 
@@ -70,7 +81,7 @@ def record(trial: Trial, result: Result, program: str, baseline: str | None) -> 
         "like": None if like is None or like == ORIGINAL else pack_edit(like),
         "paired": like is not None, "asked_engine": trial.engine, "file_sha256": sha256(ORIGINAL),
         "microgpt": __version__, "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
@@ -191,7 +202,7 @@ class Ledger:
         Raises:
             MicrogptError: there is no room for it.
         """
-        text = json.dumps(plain_numbers(found), allow_nan=False, separators=(",", ":"))
+        text = json.dumps(found, allow_nan=False, separators=(",", ":"))
         self._append(text.encode() + b"\n")
         self.records[found["id"]] = found
 
@@ -213,14 +224,3 @@ class Ledger:
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records.values())
-
-
-def plain_numbers(found: Any) -> Any:
-    """The same, with None for what is no finite number, which JSON cannot hold."""
-    if isinstance(found, dict):
-        return {key: plain_numbers(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [plain_numbers(value) for value in found]
-    if isinstance(found, float) and (found != found or found in (float("inf"), float("-inf"))):
-        return None
-    return found

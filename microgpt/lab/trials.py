@@ -134,7 +134,7 @@ def perform(trial: Trial) -> list[Result]:
             for _, result in runs:
                 result.note = why.message
     for run, result in runs:
-        if result.held_out is None:
+        if result.held_out is None and result.failed is None:
             with _told(result):
                 _alone(run, result, sees)
     return results
@@ -379,25 +379,25 @@ def _keep(run: Run, result: Result, losses: Sequence[float]) -> None:
 def _measure(run: Run, result: Result, sees: bool, whole: float, ask: Ask) -> None:
     """Held-out loss and exact answers."""
     held_out = whole
+    if not math.isfinite(whole):
+        raise MicrogptError("Its held-out loss is no finite number.")
     if sees:
-        result.at_once, held_out = whole, written(run, READ_SLOWLY)
+        result.at_once, held_out = whole, written(run, run._held_out(READ_SLOWLY))
     if run.corpus.separator:
         docs = run._held_out(ASKED)
         room = run.context or math.inf
         fits = [doc for doc in docs if len(doc) < room]
         right = sum(ask(run.corpus.question(doc)) == doc for doc in fits)
         result.exact = right / len(docs)
-    if not math.isfinite(held_out):
-        raise MicrogptError("Its held-out loss is no finite number.")
     result.held_out = held_out
 
 
-def written(run: Run, limit: int) -> float:
-    """The surprise at held-out documents, each token asked for before it and what follows can be
-    seen, in nats a token: what a held-out loss means, for a program that reads the future too."""
+def written(run: Run, docs: Sequence[str]) -> float:
+    """The surprise at documents, each token asked for before it and what follows can be seen, in
+    nats a token: what a held-out loss means, for a program that reads the future too."""
     total, count = 0.0, 0
     try:
-        for doc in run._held_out(limit):
+        for doc in docs:
             ids = run.namespace["encode"](doc, run.vocab)
             ids = ids if run.context is None else ids[: run.context + 1]
             for n in range(1, len(ids)):

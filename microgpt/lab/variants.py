@@ -18,6 +18,7 @@ from pathlib import Path
 from microgpt import source as file
 from microgpt.data import Corpus
 from microgpt.errors import MicrogptError
+from microgpt.files import read
 from microgpt.run import Run
 from microgpt.source import ORIGINAL, ConflictError
 
@@ -130,7 +131,7 @@ def variant(name: str) -> Variant:
     if name in known:
         return known[name]
     if name.endswith(".py"):
-        return parse(_read(name), Path(name).stem.replace("_", "-"))
+        return parse(_text(name), Path(name).stem.replace("_", "-"))
     if name in GROUPS or name in LADDERS:
         what = "a group" if name in GROUPS else "a ladder"
         advice = f"it is {what} of variants, and stands alone."
@@ -140,17 +141,8 @@ def variant(name: str) -> Variant:
     raise MicrogptError(f"There is no variant {name!r}: {advice}")
 
 
-def _read(path: str) -> str:
-    try:
-        content = Path(path).read_bytes()
-        if len(content) > file.LARGEST:
-            raise MicrogptError(f"{path} is too long to be a variant of gpt.py.")
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        raise MicrogptError(f"{path} is not a text in UTF-8, so it is no program.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MicrogptError(f"The variant {path} cannot be read: {reason.lower()}.") from None
+def _text(path: str) -> str:
+    return read(Path(path), file.LARGEST, "variant")
 
 
 # ---- Recipes ----
@@ -198,7 +190,11 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
     for part in parts:
         if found := _NUMBER.fullmatch(part):
             _set(numbers, found["name"], value(part, found["value"]), part)
-        elif part.endswith(".py") and len(parts) == 1 and _whole(text := _read(part)):
+        elif (
+            part.endswith(".py")
+            and len(parts) == 1
+            and _whole(text := read(Path(part), file.LARGEST, "variant"))
+        ):
             return Program(Path(part).stem, text, whole=True)
         else:
             try:
