@@ -22,6 +22,7 @@ from microgpt.cli.terminal import (
     WHOLE,
     Plain,
     Stopped,
+    all_of,
     ask_trust,
     console,
     counted,
@@ -69,6 +70,27 @@ INTERVAL = "difference (95 % interval)"
 WIDE, WIDER = 100, 130  # columns of a terminal that leave room for drawings, and for rungs too
 LINKS = 3  # that are printed without being asked for
 MANY = 5  # verdicts of which one may well be chance
+
+separator_option = click.option(
+    "--separator", metavar="X", help="What stands before the answer in a text file."
+)
+jobs_option = click.option(
+    "--jobs", type=COUNT, metavar="N", default=0, help="Processes (one a core, if worth it)."
+)
+bench_options = all_of(
+    click.option("--seed", type=COUNT, metavar="N", help=f"The first seed ({FIRST_SEED})."),
+    click.option("--steps", type=WHOLE, metavar="N", help="Training steps (as the data need)."),
+    click.option("--batch", type=WHOLE, metavar="N", help="Documents a step (as the data need)."),
+    click.option(
+        "--budget", type=POSITIVE, metavar="S", help="Begin nothing after so many seconds."
+    ),
+    click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="As in train."),
+    jobs_option,
+    click.option(
+        "--out", type=FILE, metavar="FILE",
+        help="Keep all runs here; those in it are not made again.",
+    ),
+)  # fmt: skip
 
 
 # ---- variants ----
@@ -153,9 +175,8 @@ def _list(as_json: bool) -> None:
     "--data", "names", multiple=True, metavar="DATA",
     help="A data set or a text file; again for more, tasks for all tasks (names).",
 )  # fmt: skip
-@click.option("--separator", metavar="X", help="What stands before the answer in a text file.")
+@separator_option
 @click.option("--seeds", type=COUNT, metavar="N", help=f"Paired runs of each ({SEEDS}).")
-@click.option("--seed", type=COUNT, metavar="N", help=f"The first of them ({FIRST_SEED}).")
 @click.option(
     "--until-sure", is_flag=True, help="Add seeds until the interval decides, or --most-seeds."
 )
@@ -163,20 +184,11 @@ def _list(as_json: bool) -> None:
     "--most-seeds", type=WHOLE, metavar="N", default=MOST_SEEDS,
     help=f"Where --until-sure ends ({MOST_SEEDS}).",
 )  # fmt: skip
-@click.option("--budget", type=POSITIVE, metavar="S", help="Begin nothing after so many seconds.")
-@click.option("--steps", type=WHOLE, metavar="N", help="Training steps (as the data need).")
-@click.option("--batch", type=WHOLE, metavar="N", help="Documents a step (as the data need).")
 @click.option("--lr", type=POSITIVE, metavar="X", help="Learning rate of the first step (0.01).")
 @sizes_options
 @link_option
 @trust_option
-@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="As in train.")
-@click.option(
-    "--jobs", type=COUNT, metavar="N", default=0, help="Processes (one a core, if worth it)."
-)
-@click.option(
-    "--out", type=FILE, metavar="FILE", help="Keep all runs here; those in it are not made again."
-)
+@bench_options
 @click.option("--links", is_flag=True, help="Print the page's link of each, however many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 @click.pass_context
@@ -550,9 +562,7 @@ def _ask_trust(found: Sequence[Record], trust: bool, path: Path) -> None:
 @click.option("--out", type=FILE, metavar="FILE", help="Keep all runs here, to go on from.")
 @click.option("--table", type=FILE, metavar="FILE", help="Write the table here, as JSON.")
 @click.option("--picture", type=FILE, metavar="FILE", help="Draw it here: .svg, .png or .pdf.")
-@click.option(
-    "--jobs", type=COUNT, metavar="N", default=0, help="Processes (one a core, if worth it)."
-)
+@jobs_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def parts(
     stored: bool, out: Path | None, table: Path | None, picture: Path | None, jobs: int,
@@ -640,22 +650,12 @@ def _part(cell: Plain | None) -> str:
 @click.argument("axes", nargs=-1, metavar="NUMBER=VALUES...")
 @click.option("--baseline", default="", metavar="RECIPE", help="The program (the file itself).")
 @click.option("--data", "name", default="names", metavar="DATA", help="Its data (names).")
-@click.option("--separator", metavar="X", help="What stands before the answer in a text file.")
+@separator_option
 @click.option(
     "--random", "drawn", type=WHOLE, metavar="N", help="Draw N settings instead of a grid."
 )
 @click.option("--seeds", type=COUNT, metavar="N", help=f"Runs of each setting ({lab_sweep.SEEDS}).")
-@click.option("--seed", type=COUNT, metavar="N", help=f"The first of them ({FIRST_SEED}).")
-@click.option("--steps", type=WHOLE, metavar="N", help="Training steps (as the data need).")
-@click.option("--batch", type=WHOLE, metavar="N", help="Documents a step (as the data need).")
-@click.option("--budget", type=POSITIVE, metavar="S", help="Begin nothing after so many seconds.")
-@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], help="As in train.")
-@click.option(
-    "--jobs", type=COUNT, metavar="N", default=0, help="Processes (one a core, if worth it)."
-)
-@click.option(
-    "--out", type=FILE, metavar="FILE", help="Keep all runs here; those in it are not made again."
-)
+@bench_options
 @click.option("--picture", type=FILE, metavar="FILE", help="Draw the curves: .svg, .png or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 def sweep(
@@ -773,7 +773,7 @@ def _spread(found: Interval | None) -> str:
 @click.command(short_help="Say what is wrong with a model, or show what can be.")
 @click.argument("what", required=False, metavar="[FAILURE|RECIPE]")
 @click.option("--data", "name", metavar="DATA", help="Its data (names, or those of the failure).")
-@click.option("--separator", metavar="X", help="What stands before the answer in a text file.")
+@separator_option
 @click.option("--seed", type=COUNT, metavar="N", help=f"Of the run ({FIRST_SEED}).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diagnose(

@@ -190,11 +190,7 @@ def program(recipe: str, base: str = ORIGINAL) -> Program:
     for part in parts:
         if found := _NUMBER.fullmatch(part):
             _set(numbers, found["name"], value(part, found["value"]), part)
-        elif (
-            part.endswith(".py")
-            and len(parts) == 1
-            and _whole(text := read(Path(part), file.LARGEST, "variant"))
-        ):
+        elif part.endswith(".py") and len(parts) == 1 and _whole(text := _text(part)):
             return Program(Path(part).stem, text, whole=True)
         else:
             try:
