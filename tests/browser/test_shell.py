@@ -246,13 +246,31 @@ def test_an_endless_loop_that_only_sampling_meets_is_stopped_as_soon(
     page.get_by_role("button", name="Watch it slowly").click()
     if trained:
         expect(room).to_contain_text(re.compile(r"Step [1-9]\d* of 1,000"), timeout=30_000)
-    expect(page.get_by_text("has been running for").first).to_be_visible(timeout=20_000)
+    slow = "The drawing of a few samples has been running for"  # and not what came before, which ends
+    expect(page.get_by_text(slow).first).to_be_visible(timeout=30_000)
     started = time.monotonic()
     page.get_by_role("button", name="Stop it").first.click()
     told = re.compile(r"Stopped\. .+ did not finish within")
     expect(page.get_by_text(told).first).to_be_visible(timeout=20_000)
     assert time.monotonic() - started < stop_takes()
     assert loop in program(page)
+
+
+def test_what_was_to_come_after_a_stop_does_not_come(visit: Visit) -> None:
+    """Measuring is slow and ends; the samples that are to follow it would not."""
+    page = visit.open("room=train")
+    visit.ready()
+    edit(page, "tokens = wte[ids]", '__import__("time").sleep(0.04); tokens = wte[ids]')
+    edit(page, "logits = gpt(encode(text, vocab)[:-1]", "while True: pass #")
+    visit.ready()
+    page.get_by_role("button", name="Watch it slowly").click()
+    slow = page.get_by_text("has been running for")
+    measuring = page.get_by_text("The measuring of the held-out loss has been running for")
+    expect(measuring.first).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Stop it").first.click()
+    expect(slow).to_have_count(0, timeout=20_000)
+    page.wait_for_timeout(3_000)
+    expect(slow).to_have_count(0)
 
 
 # ---- Training and sampling ----

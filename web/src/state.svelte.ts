@@ -228,6 +228,7 @@ export class Page {
   #busy: { what: string; since: number }[] = [];
   #whenReady = new Map<string, () => void>();
   #runSerial = 0;
+  #stops = 0; // what was asked for before a Stop does not go on after it
   #sampleSerial = 0;
   #ownFragment = "";
 
@@ -663,6 +664,7 @@ export class Page {
     this.#trainer.stop();
     clearTimeout(this.#restTimer);
     const serial = ++this.#runSerial;
+    const stops = this.#stops;
     const source = this.source;
     const wish = this.#wish;
     this.runProblem = null;
@@ -685,6 +687,7 @@ export class Page {
       this.runStatus = "paused";
       this.model = "run";
       if (this.sampleStatus === "recording") this.#clearSampling();
+      if (stops !== this.#stops) return false;
       void this.#measure();
       return true;
     } catch (error) {
@@ -926,10 +929,12 @@ export class Page {
     if (this.#measuring || !this.runAlive) return;
     this.#measuring = true;
     const serial = this.#runSerial;
+    const stops = this.#stops;
     try {
       const measure = await this.#ask<Measure>("measure", MEASURING, { limit: HELD_OUT_DOCS });
       if (serial !== this.#runSerial) return;
       if (this.heldOut.at(-1)?.step !== measure.step) this.heldOut = [...this.heldOut, measure];
+      if (stops !== this.#stops) return;
       const samples = await this.#ask<Samples>("samples", SAMPLING, {
         n: SAMPLES, temperature: 1, seed: measure.step, prefix: "",
       });
@@ -1049,6 +1054,7 @@ export class Page {
 
   /** Ends whatever runs. If Python does not answer, it is ended and started again; the edit stays. */
   async stop(): Promise<void> {
+    this.#stops++;
     this.#whenReady.clear();
     this.waiting = null;
     clearTimeout(this.#reviewTimer);
